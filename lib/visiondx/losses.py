@@ -1,0 +1,102 @@
+"""The papers' losses, one function for each numbered equation; each gives one value an image.
+
+ZOOM (Luo et al., CVPR 2023), section 3.3.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visiondx.errors import InputError
+from visiondx.kernels.ssim import SSIMReference
+
+
+def target_loss(logit: Tensor, flipped: Tensor, hard: bool = False) -> Tensor:
+    """ZOOM Eq. 5: L_target = L_CE(f(x_hat), p_cls), p_cls = 1 - f(x); (B,).
+
+    Computed from the logit, so that a saturated target keeps its gradient f(x_hat) - p_cls.
+
+    Args:
+        logit: (B,) log-odds of f(x_hat).
+        flipped: (B,) probabilities p_cls; a constant of the search.
+        hard: round p_cls to the label 0 or 1, as the authors' code does.
+
+    Raises:
+        InputError: shapes differ, or p_cls is outside [0, 1] (logits by mistake, or NaN).
+    """
+    if logit.shape != flipped.shape or logit.ndim != 1:
+        raise InputError(
+            "target_loss needs logit and flipped of one shape (B,), "
+            f"got {tuple(logit.shape)} and {tuple(flipped.shape)}."
+        )
+    if not bool(((flipped >= 0) & (flipped <= 1)).all()):
+        raise InputError("target_loss needs flipped = 1 - f(x) in [0, 1]: pass probabilities.")
+    label = (flipped > 0.5).to(logit.dtype) if hard else flipped
+    return F.binary_cross_entropy_with_logits(logit, label, reduction="none")
+
+
+def struct_loss(x_hat: Tensor, reference: SSIMReference) -> Tensor:
+    """ZOOM Eq. 7: L_struct = L_SSIM(x_hat, x) = 1 - SSIM(x_hat, x); (B,), in [0, 2].
+
+    Args:
+        x_hat: (B, 3, H, W) in [0, 1]. reference: the statistics of x, row by row.
+    """
+    return 1 - reference.ssim(x_hat)
+
+
+def attr_loss(logits_hat: Tensor, probabilities: Tensor) -> Tensor:
+    """ZOOM Eq. 8: L_attr = L_CE(CLIP(x_hat), CLIP(x)); (B,).
+
+    The cross-entropy of CLIP's zero-shot distribution over n prompts for x_hat under the one for
+    x; its minimum, the entropy of the latter, is where both agree.
+
+    Args:
+        logits_hat: (B, n) scaled similarities of x_hat with the prompts.
+        probabilities: (B, n) softmax of those of x; a constant of the search.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    if logits_hat.shape != probabilities.shape or logits_hat.ndim != 2:
+        raise InputError(
+            "attr_loss needs logits and probabilities of one shape (B, prompts), "
+            f"got {tuple(logits_hat.shape)} and {tuple(probabilities.shape)}."
+        )
+    return -(probabilities * logits_hat.log_softmax(1)).sum(1)
+
+
+def total_loss(
+    terms: Mapping[str, Tensor], weights: Mapping[str, float], step: int | None = None
+) -> Tensor:
+    """ZOOM Eq. 4: L = alpha L_target + beta L_struct + gamma L_attr; (B,).
+
+    Args:
+        terms: name -> (B,) values, say ``{"target": ..., "struct": ..., "attr": ...}``.
+        weights: name -> alpha, beta, gamma; the same names.
+        step: of the search, for the message.
+
+    Raises:
+        InputError: names differ.
+        FloatingPointError: a term is NaN or infinite (named, with step and images).
+    """
+    if not terms or terms.keys() != weights.keys():
+        raise InputError(
+            "total_loss needs a weight for each term and no other, "
+            f"got terms {sorted(terms)} and weights {sorted(weights)}."
+        )
+    total = sum(weights[name] * values for name, values in terms.items())
+    if not bool(torch.isfinite(total).all()):  # one look at the device when all is well
+        for name, values in terms.items():
+            wrong = (~torch.isfinite(values)).nonzero().flatten().tolist()
+            if wrong:
+                when = "" if step is None else f" at step {step}"
+                raise FloatingPointError(
+                    f"The {name} loss is NaN or infinite{when} for {len(wrong)} of {len(values)} "
+                    f"images (first: {wrong[0]}): lower the step size, or check that model."
+                )
+        raise FloatingPointError(
+            f"The weighted sum of losses overflows: lower the weights {weights}."
+        )
+    return total

@@ -1,0 +1,210 @@
+"""`Encoder`: images and words in one space. Any open_clip model, or the small one embedded here."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.model import get_model_preprocess_cfg, set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visiondx.errors import InputError
+from visiondx.models import tower, zoo  # noqa: F401  (tower registers itself with timm)
+from visiondx.models.tokenizer import Tokenizer
+
+TINY = "visiondx-tiny"
+open_clip.add_model_config(Path(__file__).parent / "configs")
+
+
+class Encoder(nn.Module):
+    """A frozen CLIP: unit vectors for images and for texts, compared by their dot product.
+
+    The parameters are frozen, gradients reach the images, and the model stays in eval mode
+    whatever module it is put into (its batch statistics must not follow the searched images).
+
+    Args:
+        clip: an open_clip model; its image size, mean and standard deviation are used.
+        tokenize: texts -> LongTensor (N, context_length), like an open_clip tokenizer.
+        tokenizer_name: enters the fingerprint: the same weights read other tokens differently.
+    """
+
+    def __init__(
+        self, clip: nn.Module, tokenize: Callable[[list[str]], Tensor], tokenizer_name: str
+    ) -> None:
+        super().__init__()
+        self.clip = clip.requires_grad_(False)
+        self.tokenize = tokenize
+        self.tokenizer_name = tokenizer_name
+        preprocess = get_model_preprocess_cfg(clip)
+        size = preprocess["size"]
+        self.image_size = size if isinstance(size, int) else size[0]
+        device = next(clip.parameters()).device
+        for name in ("mean", "std"):
+            value = torch.tensor(preprocess[name], device=device).view(1, 3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+        self.eval()
+
+    @classmethod
+    def from_open_clip(
+        cls, name: str, pretrained: str | None = None, device: str | torch.device = "cpu"
+    ) -> "Encoder":
+        """Any open_clip model.
+
+        Args:
+            name: an architecture ("ViT-B-32"), or a whole model as "local-dir:folder" or
+                "hf-hub:owner/model".
+            pretrained: a tag ("laion2b_s34b_b79k") or the path of a local checkpoint; not needed
+                with "local-dir:" and "hf-hub:".
+
+        Raises:
+            InputError: open_clip has no such model or weights, or cannot read them.
+        """
+        whole = name.startswith(("local-dir:", "hf-hub:"))
+        if not whole and name not in open_clip.list_models():
+            raise InputError(
+                f"open_clip has no model {name!r}; choose one of open_clip.list_models() "
+                "or a folder as 'local-dir:PATH'."
+            )
+        if not whole and not pretrained:
+            raise InputError(f"Encoder {name!r} needs weights: give a tag or a file as pretrained.")
+        try:
+            clip = open_clip.create_model(name, pretrained, device=device)
+            tokenize = Tokenizer.load() if name == TINY else open_clip.get_tokenizer(name)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"open_clip could not load {name!r} with pretrained={pretrained!r} ({error}); "
+                "check the name, the tag or path, and the network."
+            ) from error
+        known = tokenize.fingerprint if isinstance(tokenize, Tokenizer) else name
+        return cls(clip, tokenize, known)
+
+    @classmethod
+    def new(cls, tokenizer: Tokenizer, seed: int = 0) -> "Encoder":
+        """The embedded architecture with random weights, to be trained."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            clip = open_clip.CLIP(**open_clip.get_model_config(TINY))
+        size = clip.visual.image_size
+        set_model_preprocess_cfg(clip, asdict(PreprocessCfg(size=size)))
+        if tokenizer.vocab_size > clip.vocab_size:
+            raise InputError(
+                f"A tokenizer of {tokenizer.vocab_size} tokens does not fit into {TINY}, which has "
+                f"{clip.vocab_size}; train it with a smaller vocab_size."
+            )
+        tokenizer.context_length = clip.context_length
+        return cls(clip, tokenizer, tokenizer.fingerprint)
+
+    @classmethod
+    def load(cls, name: str = "embedded", device: str | torch.device = "cpu") -> "Encoder":
+        """An encoder kept in data/weights/ as "encoder-<name>", written by `save`.
+
+        Raises:
+            InputError: a missing or altered weight file, or another tokenizer than it was
+                trained with.
+        """
+        tensors, config = zoo.load(f"encoder-{name}")
+        tokenizer = Tokenizer.load()
+        if tokenizer.fingerprint != config["tokenizer"]:
+            raise InputError(
+                f"Encoder {name!r} was trained with another tokenizer than data/prompts/"
+                "tokenizer.json; restore that file or train the encoder again."
+            )
+        encoder = cls.new(tokenizer)
+        encoder.clip.load_state_dict(tensors)
+        return encoder.to(device)
+
+    def save(
+        self, name: str = "embedded", *, notebook: str, seed: int, quality: dict | None = None
+    ) -> None:
+        """Keep the weights as "encoder-<name>" in data/weights/, with what made them."""
+        config = {"model": TINY, "tokenizer": self.tokenizer_name}
+        tensors = {key: value.contiguous() for key, value in self.clip.state_dict().items()}
+        zoo.save(
+            f"encoder-{name}",
+            tensors,
+            config,
+            notebook=notebook,
+            seed=seed,
+            quality=quality or {},
+        )
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stays in eval mode; training works on the wrapped `clip`."""
+        return super().train(False)
+
+    @property
+    def logit_scale(self) -> float:
+        """The learned factor that turns similarities into logits (already exponentiated)."""
+        return self.clip.logit_scale.exp().item()
+
+    @property
+    def context_length(self) -> int:
+        return self.clip.context_length
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the weights and the tokenizer: names caches of what the encoder computed."""
+        digest = hashlib.sha256(self.tokenizer_name.encode())
+        for key, value in sorted(self.clip.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> normalised (B, 3, S, S): centre square, bicubic, antialiased.
+
+        Differentiable; bicubic overshoot is clamped, as in 8-bit preprocessing.
+        """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise InputError(
+                f"Images of shape {tuple(images.shape)} were given; the encoder takes (B, 3, H, W)."
+            )
+        height, width = images.shape[2:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        images = images[:, :, top : top + side, left : left + side]
+        if side != self.image_size:
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return (images - self.mean) / self.std
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, D) of unit norm, differentiable in the images."""
+        return F.normalize(self.clip.encode_image(self.prepare(images)).float(), dim=-1)
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """P prompts -> (P, D) of unit norm.
+
+        Raises:
+            InputError: no prompt, an empty prompt, or one longer than the context.
+        """
+        ids = self.tokens(texts).to(self.mean.device)
+        rows = [self.clip.encode_text(part) for part in ids.split(256)]
+        return F.normalize(torch.cat(rows).float(), dim=-1)
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        """P prompts -> (P, context_length) token ids on the CPU, never cut silently."""
+        if isinstance(texts, str) or not texts:
+            raise InputError(f"Prompts {texts!r} were given; give a non-empty list of texts.")
+        for text in texts:
+            if not text.strip():
+                raise InputError(f"The prompt {text!r} is empty; write a few words.")
+        if isinstance(self.tokenize, Tokenizer):
+            return self.tokenize(texts)
+        # open_clip's tokenizers cut silently and pad on the right: with one slot more, a text that
+        # was cut shows another row.
+        longer = self.tokenize(texts, context_length=self.context_length + 1)
+        shorter = self.tokenize(texts, context_length=self.context_length)
+        for text, row, kept in zip(texts, longer, shorter, strict=True):
+            if not torch.equal(row[:-1], kept):
+                raise InputError(
+                    f"The prompt {text!r} is longer than the encoder's {self.context_length} "
+                    "tokens; shorten it."
+                )
+        return shorter

@@ -1,0 +1,125 @@
+"""A StyleGAN2 generator as the methods see it: one style vector in, images in [0, 1] out."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from visiondx.errors import InputError
+from visiondx.models import zoo
+from visiondx.models.stylegan2 import Generator
+
+STATISTICS_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class StyleLayer:
+    """The part ``[start, start + width)`` of the style vector that one layer reads."""
+
+    name: str  # such as "b16.conv0"
+    start: int
+    width: int
+    resolution: int
+    torgb: bool
+
+
+class StyleGenerator(nn.Module):
+    """StyleSpace view of a `Generator`.
+
+    Attributes:
+        layers: one `StyleLayer` for each affine, in the order of the style vector.
+        num_styles: c_S, the length of the style vector.
+        style_mean, style_std: (c_S,), over 10,000 samples, from `measure`.
+        editable: (c_S,) bool, False for ToRGB: those only tint, and are left alone by edits.
+    """
+
+    style_mean: Tensor
+    style_std: Tensor
+    editable: Tensor
+
+    def __init__(self, network: Generator, settings: dict[str, object]) -> None:
+        """``settings`` are the arguments that `network` was made with; they are saved with it."""
+        super().__init__()
+        self.network, self.settings = network, settings
+        layers, start = [], 0
+        synthesis = network.synthesis
+        for (name, _), width in zip(synthesis.named_layers(), synthesis.widths, strict=True):
+            resolution = int(name.split(".")[0][1:])
+            layers.append(StyleLayer(name, start, width, resolution, name.endswith("torgb")))
+            start += width
+        self.layers = tuple(layers)
+        self.num_styles = start
+        self.register_buffer("style_mean", torch.zeros(start))
+        self.register_buffer("style_std", torch.ones(start))
+        editable = torch.cat([torch.full((layer.width,), not layer.torgb) for layer in layers])
+        self.register_buffer("editable", editable, persistent=False)
+        self.eval().requires_grad_(False)
+
+    @property
+    def resolution(self) -> int:
+        return self.network.resolution
+
+    def w(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """z (B, z_dim) -> w (B, w_dim), pulled towards the mean w by ``truncation`` < 1."""
+        return self.network.mapping(z, truncation)
+
+    def styles(self, w: Tensor) -> Tensor:
+        """w (B, w_dim) -> s (B, c_S)."""
+        return self.network.synthesis.styles(w)
+
+    def synthesize(self, s: Tensor) -> Tensor:
+        """s (B, c_S) -> images (B, 3, H, W) in [0, 1]; differentiable, noise constant.
+
+        Raises:
+            InputError: ``s`` is not a (B, c_S) tensor.
+        """
+        if s.ndim != 2 or s.shape[1] != self.num_styles:
+            raise InputError(
+                f"Styles must have shape (B, {self.num_styles}), not {tuple(s.shape)}: "
+                "make them with sample_styles or styles."
+            )
+        return ((self.network.synthesis(s, noise="const") + 1) / 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def sample_styles(self, n: int, seed: int, truncation: float = 1.0) -> Tensor:
+        """n style vectors (n, c_S). Drawn on the CPU: one seed gives the same z on any device."""
+        z = torch.randn(n, self.network.z_dim, generator=torch.Generator().manual_seed(seed))
+        return self.styles(self.w(z.to(self.style_mean.device), truncation))
+
+    @torch.no_grad()
+    def measure(self, n: int = STATISTICS_SAMPLES, seed: int = 0) -> None:
+        """Set mean w and the mean and standard deviation of the styles from ``n`` samples."""
+        z = torch.randn(n, self.network.z_dim, generator=torch.Generator().manual_seed(seed))
+        w = self.w(z.to(self.style_mean.device))
+        s = self.styles(w)
+        self.network.mapping.w_avg.copy_(w.mean(dim=0))
+        self.style_mean.copy_(s.mean(dim=0))
+        self.style_std.copy_(s.std(dim=0))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of names and float32 values of all weights and buffers; keys caches."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, name: str = "faces", **about: object) -> None:
+        """Write through `zoo.save`; ``about``: its notebook, seed and quality."""
+        zoo.save(name, self.state_dict(), dict(self.settings), **about)
+
+    @classmethod
+    def load(cls, name: str = "faces") -> "StyleGenerator":
+        """Read a generator from the zoo.
+
+        Raises:
+            InputError: the weights are missing, altered or of another model.
+        """
+        tensors, config = zoo.load(name)
+        # JSON turns the resolutions into strings
+        settings = {**config, "channels": {int(r): c for r, c in config["channels"].items()}}
+        generator = cls(Generator(**settings), settings)
+        generator.load_state_dict(tensors)
+        return generator

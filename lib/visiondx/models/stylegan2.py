@@ -1,0 +1,263 @@
+"""StyleGAN2 generator, config F, in plain PyTorch, with its StyleSpace exposed.
+
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020). Parameter and
+buffer names, initialisation and semantics follow NVlabs/stylegan2-ada-pytorch, so that its weights
+only need renaming. Wu et al., "StyleSpace Analysis" (2021): the outputs of all affine layers,
+concatenated, are the style vector s; `SynthesisNetwork.styles` gives it and `forward` takes it.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.2
+GAIN = math.sqrt(2.0)  # keeps the variance through a leaky ReLU
+
+
+class FullyConnectedLayer(nn.Module):
+    """Linear layer with equalised learning rate: (B, inputs) -> (B, outputs)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        activate: bool = False,
+        lr_multiplier: float = 1.0,
+        bias_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.activate = activate
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([outputs], float(bias_init)))
+        self.weight_gain = lr_multiplier / math.sqrt(inputs)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return F.leaky_relu(x, LEAK) * GAIN if self.activate else x
+
+
+def normalize_2nd_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """x / sqrt(mean(x^2)) over the last dimension."""
+    return x * (x.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
+
+
+class MappingNetwork(nn.Module):
+    """z (B, z_dim) -> w (B, w_dim): normalised input, then ``num_layers`` leaky-ReLU layers."""
+
+    def __init__(
+        self, z_dim: int, w_dim: int, *, num_layers: int, width: int, lr_multiplier: float
+    ) -> None:
+        super().__init__()
+        widths = [z_dim, *[width] * (num_layers - 1), w_dim]
+        self.num_layers = num_layers
+        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+            layer = FullyConnectedLayer(inputs, outputs, activate=True, lr_multiplier=lr_multiplier)
+            setattr(self, f"fc{i}", layer)
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """Truncation psi: w_avg + psi * (w - w_avg)."""
+        x = normalize_2nd_moment(z.float())
+        with torch.autocast(z.device.type, enabled=False):  # w carries fine detail: float32
+            for i in range(self.num_layers):
+                x = getattr(self, f"fc{i}")(x)
+        return x if truncation == 1.0 else self.w_avg.lerp(x, truncation)
+
+
+def resample_filter() -> Tensor:
+    """The separable [1, 3, 3, 1] low-pass filter, (4, 4), sum 1."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    taps = taps.outer(taps)
+    return taps / taps.sum()
+
+
+def depthwise(x: Tensor, taps: Tensor) -> Tensor:
+    """Filter every channel with the same (symmetric) taps."""
+    channels = x.shape[1]
+    kernel = taps.to(x.dtype).expand(channels, 1, *taps.shape).contiguous()
+    return F.conv2d(x, kernel, groups=channels)
+
+
+def upsample(x: Tensor, taps: Tensor) -> Tensor:
+    """Insert zeros, then low-pass with gain 4: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    channels = x.shape[1]
+    kernel = (taps * 4).to(x.dtype).expand(channels, 1, *taps.shape).contiguous()
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+
+
+def demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """1 / |style * weight| per sample and output channel: (O, I, k, k), (B, I) -> (B, O)."""
+    energy = weight.square().sum(dim=(2, 3))  # (O, I)
+    return (style.square() @ energy.t() + 1e-8).rsqrt()
+
+
+def modulated_layer(
+    x: Tensor,  # (B, I, H, W)
+    weight: Tensor,  # (O, I, 3, 3), float32
+    style: Tensor,  # (B, I), float32
+    bias: Tensor,  # (O,)
+    noise: Tensor | None,  # broadcasts to (B, 1, H', W')
+    blur: Tensor | None,  # (4, 4) taps: upsample twofold; None: keep the size
+) -> Tensor:
+    """Modulated convolution, demodulation, noise, bias, leaky ReLU: -> (B, O, H', W').
+
+    Scaling the input instead of the weight is the same linear map and needs no grouped
+    convolution: conv(x, style * W) * d = d * conv(x * style, W).
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        scale = demodulation(weight.float(), style.float()) * GAIN
+    x = x * style.to(x.dtype)[:, :, None, None]
+    if blur is None:
+        x = F.conv2d(x, weight, padding=1)
+    else:
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        x = depthwise(F.pad(x, (1, 1, 1, 1)), blur * 4)
+    shift = bias.to(x.dtype)[None, :, None, None] * GAIN  # leaky ReLU lets a positive gain pass
+    if noise is not None:
+        shift = shift + noise.to(x.dtype) * GAIN
+    # not addcmul: its backward costs one more pass over the activations
+    x = (x * scale.to(x.dtype)[:, :, None, None]).add_(shift)
+    return F.leaky_relu(x, LEAK, inplace=True)
+
+
+class SynthesisLayer(nn.Module):
+    """One styled 3 x 3 convolution, upsampling twofold if ``up``."""
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.affine = FullyConnectedLayer(w_dim, inputs, bias_init=1.0)
+        weight = torch.randn(outputs, inputs, 3, 3).contiguous(memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight)
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("resample_filter", resample_filter())
+
+    def forward(self, x: Tensor, style: Tensor, noise: str) -> Tensor:
+        drawn = None
+        if noise == "const":
+            drawn = self.noise_const * self.noise_strength
+        elif noise == "random":
+            drawn = torch.randn_like(self.noise_const.expand(len(x), 1, -1, -1))
+            drawn = drawn * self.noise_strength
+        blur = self.resample_filter if self.up else None
+        return modulated_layer(x, self.weight, style, self.bias, drawn, blur)
+
+
+class ToRGBLayer(nn.Module):
+    """Styled 1 x 1 convolution to RGB, without demodulation."""
+
+    def __init__(self, inputs: int, w_dim: int) -> None:
+        super().__init__()
+        self.affine = FullyConnectedLayer(w_dim, inputs, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.weight_gain = 1 / math.sqrt(inputs)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        x = x * (style * self.weight_gain).to(x.dtype)[:, :, None, None]
+        return F.conv2d(x, self.weight, self.bias.to(x.dtype))
+
+
+class SynthesisBlock(nn.Module):
+    """All layers of one resolution; the first block starts from a learned constant."""
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int) -> None:
+        super().__init__()
+        self.first = inputs == 0
+        if self.first:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up=True)
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, up=False)
+        self.torgb = ToRGBLayer(outputs, w_dim)
+        self.register_buffer("resample_filter", resample_filter())
+
+    def named_layers(self) -> list[tuple[str, nn.Module]]:
+        names = ["conv1", "torgb"] if self.first else ["conv0", "conv1", "torgb"]
+        return [(name, getattr(self, name)) for name in names]
+
+
+class SynthesisNetwork(nn.Module):
+    """Style vector s (B, num_styles) -> image (B, 3, H, W) in about [-1, 1], float32."""
+
+    def __init__(self, w_dim: int, channels: Mapping[int, int]) -> None:
+        super().__init__()
+        self.w_dim, self.resolutions = w_dim, sorted(channels)
+        inputs = 0
+        for resolution in self.resolutions:
+            block = SynthesisBlock(inputs, channels[resolution], w_dim, resolution)
+            setattr(self, f"b{resolution}", block)
+            inputs = channels[resolution]
+        #: (name, layer, width) of everything with an affine, in the order of the style vector
+        self.widths = [layer.affine.weight.shape[0] for _, layer in self.named_layers()]
+        self.num_styles = sum(self.widths)
+
+    def named_layers(self) -> list[tuple[str, nn.Module]]:
+        """("b4.conv1", layer), ("b4.torgb", layer), ("b8.conv0", layer) ... as in s."""
+        blocks = [(f"b{r}", getattr(self, f"b{r}")) for r in self.resolutions]
+        return [
+            (f"{b}.{name}", layer) for b, block in blocks for name, layer in block.named_layers()
+        ]
+
+    def styles(self, w: Tensor) -> Tensor:
+        """w (B, w_dim) -> s (B, num_styles): all affine outputs, in one matrix product."""
+        affines = [layer.affine for _, layer in self.named_layers()]
+        weight = torch.cat([affine.weight for affine in affines]) / math.sqrt(self.w_dim)
+        with torch.autocast(w.device.type, enabled=False):
+            return F.linear(w.float(), weight, torch.cat([affine.bias for affine in affines]))
+
+    def forward(self, s: Tensor, noise: str = "const") -> Tensor:
+        """Args: s (B, num_styles); noise "const" (stored), "random" or "none"."""
+        parts = iter(s.split(self.widths, dim=1))
+        x = image = None
+        for resolution in self.resolutions:
+            block = getattr(self, f"b{resolution}")
+            if block.first:
+                const = block.const.expand(len(s), -1, -1, -1)
+                if torch.is_autocast_enabled(s.device.type):
+                    const = const.to(torch.get_autocast_dtype(s.device.type))
+                x = const.contiguous(memory_format=torch.channels_last)
+            else:
+                x = block.conv0(x, next(parts), noise)
+                image = upsample(image, block.resample_filter)
+            x = block.conv1(x, next(parts), noise)
+            rgb = block.torgb(x, next(parts)).float()
+            image = rgb if image is None else image + rgb
+        return image
+
+
+class Generator(nn.Module):
+    """Mapping and synthesis. ``channels`` maps each resolution, 4 upwards, to its width."""
+
+    def __init__(
+        self,
+        z_dim: int = 64,
+        w_dim: int = 128,
+        channels: Mapping[int, int] | None = None,
+        *,
+        mapping_layers: int = 4,
+        mapping_width: int | None = None,
+        mapping_lr_multiplier: float = 0.01,
+    ) -> None:
+        super().__init__()
+        channels = dict(channels or {4: 128, 8: 128, 16: 96, 32: 64, 64: 32})
+        self.z_dim, self.resolution = z_dim, max(channels)
+        self.mapping = MappingNetwork(
+            z_dim,
+            w_dim,
+            num_layers=mapping_layers,
+            width=mapping_width or w_dim,
+            lr_multiplier=mapping_lr_multiplier,
+        )
+        self.synthesis = SynthesisNetwork(w_dim, channels)
+
+    def forward(self, z: Tensor, truncation: float = 1.0, noise: str = "const") -> Tensor:
+        w = self.mapping(z, truncation)
+        return self.synthesis(self.synthesis.styles(w), noise)

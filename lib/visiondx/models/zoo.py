@@ -1,0 +1,122 @@
+"""Where weights come from: ``data/weights/*.safetensors`` and the manifest that vouches for them."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from visiondx.errors import InputError
+from visiondx.files import atomic_write, data_dir, sha256
+
+_LIBRARIES = ("torch", "torchvision", "safetensors", "open_clip_torch")
+
+
+def save(
+    name: str,
+    tensors: Mapping[str, Tensor],
+    config: dict,
+    *,
+    notebook: str,
+    seed: int,
+    quality: dict,
+) -> Path:
+    """Write ``<name>.safetensors`` (floating tensors as fp16) and its manifest entry.
+
+    Args:
+        config: JSON values, whatever the model's ``load`` needs to build the module again.
+        notebook: the notebook under ``notebooks/`` that made the weights.
+        quality: measured figures, for readers of the manifest.
+
+    Raises:
+        InputError: a value is not finite as fp16.
+    """
+    stored = {}
+    for key, value in tensors.items():
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.half()
+            if not value.isfinite().all():
+                raise InputError(
+                    f"Tensor '{key}' of '{name}' does not fit fp16: its values must be finite "
+                    "and below 65,504."
+                )
+        # a fresh plain copy: safetensors refuses shared memory and other memory formats
+        stored[key] = value.clone(memory_format=torch.contiguous_format)
+    path = _folder() / f"{name}.safetensors"
+    with atomic_write(path) as temporary:
+        save_file(stored, temporary)
+    entries = manifest()
+    entries[name] = {
+        "file": path.name,
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "config": config,
+        "notebook": notebook,
+        "seed": seed,
+        "quality": quality,
+        "versions": _versions(),
+    }
+    with atomic_write(_folder() / "manifest.json") as temporary:
+        text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load(name: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors (floating ones as float32) and config of ``name``, its sha256 checked.
+
+    Raises:
+        InputError: the name is unknown, the file is missing, or it was altered.
+    """
+    entries = manifest()
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "none"
+        raise InputError(f"No weights named '{name}' in {_folder()}: choose from {known}.")
+    entry = entries[name]
+    path = _folder() / entry["file"]
+    if not path.is_file():
+        raise InputError(
+            f"Weights '{name}' are in the manifest, but {path} is missing: restore it with "
+            f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
+        )
+    if sha256(path) != entry["sha256"]:
+        raise InputError(
+            f"{path} was altered (its sha256 is not the manifest's): restore it with "
+            f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
+        )
+    tensors = load_file(path)
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, entry[
+        "config"
+    ]
+
+
+def manifest() -> dict[str, dict]:
+    """All manifest entries by name; empty before the first `save`."""
+    path = _folder() / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}): restore it with 'git checkout data/weights'."
+        ) from error
+
+
+def _folder() -> Path:
+    return data_dir() / "weights"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return versions

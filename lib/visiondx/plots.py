@@ -1,0 +1,161 @@
+"""The figures that every notebook and the report share. Each helper returns the figure."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from visiondx.errors import InputError
+
+if TYPE_CHECKING:
+    from visiondx.zoom.sensitivity import Sensitivity
+
+CELL = 1.1  # inches of one image
+FIRST, REST, TRUTH = "#d1495b", "#8fa6b8", "#2e4057"
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
+        yield
+
+
+def _text(words: str) -> str:
+    """A prompt is text, not mathematics: matplotlib would typeset what stands between dollars."""
+    return str(words).replace("$", r"\$")
+
+
+def _finish(figure: Figure) -> Figure:
+    plt.close(figure)  # returned, not shown: a notebook shows its cell's last value
+    return figure
+
+
+def image_grid(
+    images: Tensor,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    rows: Sequence[str] | None = None,
+) -> Figure:
+    """Images (B, 3, H, W) in [0, 1], left to right and down, with a title each and row names.
+
+    Raises:
+        InputError: no images, or another number of titles or row names than fit.
+    """
+    if images.ndim != 4 or not len(images) or columns < 1:
+        raise InputError(f"image_grid needs images (B, 3, H, W), got {tuple(images.shape)}.")
+    height = -(-len(images) // columns)
+    if titles is not None and len(titles) != len(images):
+        raise InputError(f"image_grid got {len(titles)} titles for {len(images)} images.")
+    if rows is not None and len(rows) != height:
+        raise InputError(f"image_grid got {len(rows)} row names for {height} rows.")
+    columns = min(columns, len(images))
+    margin = 0.08 * max(map(len, rows)) if rows else 0  # inches that the row names take
+    size = (CELL * columns + margin, (CELL + (0.2 if titles else 0)) * height)
+    figure, axes = plt.subplots(height, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    pixels = images.detach().float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    for i, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if i >= len(images):
+            continue
+        axis.imshow(pixels[i], interpolation="nearest")
+        if titles is not None:
+            axis.set_title(_text(titles[i]), fontsize=8, pad=2)
+        if rows is not None and i % columns == 0:
+            axis.set_ylabel(
+                _text(rows[i // columns]), rotation=0, ha="right", va="center", fontsize=8
+            )
+    return _finish(figure)
+
+
+def histogram(
+    sensitivity: "Sensitivity", truth: "Sensitivity | None" = None, title: str = ""
+) -> Figure:
+    """The sensitivity histogram (Fig. 4): h / Σh, strongest first, with intervals.
+
+    The interval of h is divided by the same Σh. ``truth`` adds the renderer's measurement of
+    the attributes that it knows, scaled to their part of Σh.
+    """
+    order = sensitivity.rank
+    share = sensitivity.to_frame().set_index("attribute").loc[list(order)]
+    with _style():
+        figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.34 * len(order)), layout="constrained")
+        colours = [FIRST if i == 0 and sensitivity.apart else REST for i in range(len(order))]
+        total = max(float(share["h"].sum()), 1e-12)
+        at = range(len(order))
+        bars = share["h"] / total
+        spread = [(share["h"] - share["low"]) / total, (share["high"] - share["h"]) / total]
+        axis.barh(at, bars, xerr=spread, color=colours, error_kw={"ecolor": "#444", "capsize": 2})
+        if truth is not None:
+            known = truth.to_frame().set_index("attribute")["share"]
+            rows = [i for i in at if order[i] in known]
+            scale = float(bars.iloc[rows].sum())
+            points = [known[order[i]] * scale for i in rows]
+            axis.plot(points, rows, "D", color=TRUTH, label="true")
+            axis.legend(loc="lower right")
+        axis.set_yticks(list(at), [_text(name) for name in order])
+        axis.invert_yaxis()
+        axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=_text(title))
+        axis.grid(axis="y", visible=False)
+        sns.despine(figure, left=True)
+    return _finish(figure)
+
+
+def counterfactual_strip(
+    original: Tensor, steps: Tensor, probabilities: Sequence[float], labels: Sequence[str] = ()
+) -> Figure:
+    """One image on its way to its counterfactual (Fig. 3).
+
+    Args:
+        original: (3, H, W). steps: (T, 3, H, W).
+        probabilities: T + 1 numbers, f(x) and then f(x̂) of each step.
+        labels: the target's words for 0 and 1, shown beside the probability when given.
+    """
+    if len(probabilities) != len(steps) + 1:
+        raise InputError(f"{len(steps)} steps need {len(steps) + 1} probabilities.")
+    titles = [f"{p:.2f}" + (f" {labels[round(p)]}" if labels else "") for p in probabilities]
+    return image_grid(torch.cat((original[None], steps)), titles, columns=len(titles))
+
+
+def matrix(
+    frame: pd.DataFrame,
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    limit: float | None = None,
+) -> Figure:
+    """A heat map with its numbers (Fig. 6); colours from 0, or from -limit to limit."""
+    width, height = (1.6 + 0.5 * len(frame.columns), 1.2 + 0.36 * len(frame))
+    with _style():
+        figure, axis = plt.subplots(figsize=(width, height), layout="constrained")
+        shown = frame.rename(index=_text, columns=_text)
+        signed = bool((frame.to_numpy() < 0).any())
+        top = limit or float(frame.abs().to_numpy().max()) or 1.0
+        sns.heatmap(
+            shown,
+            ax=axis,
+            annot=True,
+            fmt=".2f",
+            annot_kws={"fontsize": 7},
+            cmap="vlag" if signed else "rocket_r",
+            vmin=-top if signed else 0,
+            vmax=top,
+            cbar=False,
+            square=True,
+        )
+        axis.set(title=_text(title), xlabel=xlabel, ylabel=ylabel)
+        _slant(axis)
+    return _finish(figure)
+
+
+def _slant(axis: Axes) -> None:
+    for label in axis.get_xticklabels():
+        label.set(rotation=40, ha="right", rotation_mode="anchor")

@@ -1,0 +1,1 @@
+"""How every file in ``data/weights`` was made."""

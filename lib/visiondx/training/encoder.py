@@ -1,0 +1,264 @@
+"""Training and measuring the embedded CLIP on worlds whose attributes and captions are known.
+
+Two terms. (1) CLIP's symmetric contrastive loss (Radford et al. 2021) on (render, caption). (2) The
+question that the encoder will be asked later, as a loss: tau (sim(I, "... with a") - sim(I,
+neutral)) is the logit of "a is visible", and for the negated prompt "... without a", the hardest
+negative there is, that of the opposite. Without it small attributes stay at chance for long.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from visiondx.models.encoder import Encoder
+from visiondx.models.tokenizer import PAD, Tokenizer
+from visiondx.training.augment import augment
+from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
+from visiondx.training.memory import keep_memory
+from visiondx.training.pool import Pool
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Settings of a training; the defaults take about 25 minutes on two CPU cores."""
+
+    steps: int = 2000
+    batch: int = 192
+    lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    attribute_weight: float = 2.0
+    pool: int = 24000  # renders that the batches are drawn from
+    phrasings: int = 64  # training phrasings of each attribute prompt
+    neutral: tuple[str, ...] = (
+        "a face",
+        "a face",
+        "a person",
+        "a photo of a face",
+        "a portrait of a face",
+        "a picture of a face",
+        "an image of a face",
+        "a drawing of a face",
+        "this is a face",
+    )
+    augmentation: float = 1.0
+    average: float = 0.998  # decay of the weights' moving average, which is what is kept
+
+
+def train_tokenizer(worlds: Sequence, seed: int = 0, count: int = 4000) -> Tokenizer:
+    """Learn the tokenizer from `count` captions and every attribute prompt of each world."""
+    texts: set[str] = set()
+    for world in worlds:
+        texts.update(world.caption(world.sample(count, seed), seed))
+        for name in world.binary:
+            for present in (True, False):
+                texts.update(world.prompt(name, present, seed=s) for s in range(64))
+    return Tokenizer.train(texts)
+
+
+class PromptBank:
+    """Token ids of the training phrasings, so that no step tokenises them again.
+
+    `ids` is (A, 2, phrasings, context): attribute, present / absent. `share` (A,) is the share of
+    images that show the attribute, by which the two answers are weighted.
+    """
+
+    def __init__(self, pool: Pool, config: EncoderConfig, tokenize: Tokenizer) -> None:
+        world = pool.world
+        texts = [
+            world.prompt(name, present, seed=seed)
+            for name in world.binary
+            for present in (True, False)
+            for seed in range(config.phrasings)
+        ]
+        self.ids = tokenize(texts).view(len(world.binary), 2, config.phrasings, -1)
+        self.neutral = tokenize(list(config.neutral))
+        self.share = pool.labels.float().mean(0).clamp(0.05, 0.95)
+
+    def pick(self, source: torch.Generator) -> Tensor:
+        """(2 A + 1, context): one phrasing each of present and absent, and a neutral prompt."""
+        attributes, sides, phrasings, context = self.ids.shape
+        chosen = torch.randint(phrasings, (attributes, sides, 1, 1), generator=source)
+        ids = self.ids.gather(2, chosen.expand(-1, -1, 1, context))
+        neutral = torch.randint(len(self.neutral), (1,), generator=source)
+        return torch.cat([ids.transpose(0, 1).reshape(-1, context), self.neutral[neutral]])
+
+
+def embed_tokens(clip: nn.Module, ids: Tensor) -> Tensor:
+    """(N, context) ids -> (N, D) of unit norm, equal to `clip.encode_text`, but faster.
+
+    Columns that are padding in every row are left out; under the causal mask no token sees them.
+    """
+    used = int((ids != PAD).sum(1).max())
+    cut = {
+        "positional_embedding": clip.positional_embedding[:used],
+        "attn_mask": clip.attn_mask[:used, :used],
+    }
+    # On the CPU the fused attention's backward is ten times slower than the plain one.
+    with sdpa_kernel(SDPBackend.MATH):
+        return torch.func.functional_call(clip, cut, (None, ids[:, :used]))[1]
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy of scale * images @ texts.T; both (B, D) of unit norm."""
+    logits = scale * images @ texts.T
+    target = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def attribute_loss(
+    images: Tensor, prompts: Tensor, labels: Tensor, share: Tensor, tau: Tensor
+) -> Tensor:
+    """Binary cross-entropy of tau (sim(I, prompt) - sim(I, neutral)), both answers weighing half.
+
+    Args:
+        images: (B, D) of unit norm.
+        prompts: (2 A + 1, D) of unit norm: A present, A absent, one neutral (`PromptBank.pick`).
+        labels: (B, A) bool.
+        share: (A,) share of True.
+        tau: scale of the similarity difference.
+    """
+    present, absent = prompts[:-1].chunk(2)
+    neutral = prompts[-1]
+    truth = labels.float()
+    weight = torch.where(labels, 0.5 / share, 0.5 / (1 - share))
+    yes = F.binary_cross_entropy_with_logits(tau * images @ (present - neutral).T, truth, weight)
+    no = F.binary_cross_entropy_with_logits(tau * images @ (absent - neutral).T, 1 - truth, weight)
+    return (yes + no) / 2
+
+
+def train_encoder(
+    worlds: Sequence,
+    config: EncoderConfig,
+    directory: str | Path,
+    *,
+    seed: int = 0,
+    tokenizer: Tokenizer | None = None,
+    device: str | torch.device = "cpu",
+    time_limit: float | None = None,
+) -> tuple[Encoder, bool, list[dict[str, float]]]:
+    """Train, or go on training, in `directory`; steps take the worlds in turn.
+
+    Args:
+        worlds: modules or objects with the interface of `visiondx.worlds.faces`.
+        tokenizer: default data/prompts/tokenizer.json.
+        time_limit: seconds, after which the checkpoint is written and the next call goes on.
+
+    Returns:
+        the averaged encoder so far, whether all steps are done, and the log.
+
+    Raises:
+        InputError: the directory holds a training with other settings.
+    """
+    keep_memory()
+    tokenizer = tokenizer or Tokenizer.load()
+    device = torch.device(device)
+    clip = Encoder.new(tokenizer, seed).clip.requires_grad_(True).train().to(device)
+    average = copy.deepcopy(clip).requires_grad_(False)
+    tau = nn.ParameterDict({"log": torch.tensor(math.log(20.0))}).to(device)
+    pools = [Pool(world, config.pool, seed) for world in worlds]
+    banks = [PromptBank(pool, config, tokenizer) for pool in pools]
+    parameters = [*clip.parameters(), *tau.parameters()]
+    adam = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+    )
+    modules = {"clip": clip, "average": average, "tau": tau}
+    settings = {**asdict(config), "tokenizer": tokenizer.fingerprint}
+    trainer = Trainer("encoder", modules, {"adam": adam}, directory, settings, seed=seed)
+    reader = Encoder(copy.deepcopy(average), tokenizer, tokenizer.fingerprint).to(device)
+
+    def step(i: int) -> dict[str, float]:
+        set_learning_rate(adam, config.lr * cosine(i, config.steps, warmup=config.warmup))
+        world, bank = worlds[i % len(worlds)], banks[i % len(worlds)]
+        pool, now = pools[i % len(worlds)], step_seed(seed, i)
+        source = torch.Generator().manual_seed(now)
+        rows = pool.pick(config.batch, source)
+        captions = world.caption(pool.attributes[rows], now)
+        ids = torch.cat([tokenizer(captions), bank.pick(source)])
+        labels, share = pool.labels[rows].to(device), bank.share.to(device)
+        pictures = augment(pool.render(rows).to(device), source, config.augmentation)
+        with torch.autocast(device.type, torch.bfloat16):
+            images = clip.encode_image(reader.prepare(pictures))
+            texts = embed_tokens(clip, ids.to(device))
+        images, texts = F.normalize(images.float(), dim=1), F.normalize(texts.float(), dim=1)
+        scale = clip.logit_scale.exp().clamp(max=100)
+        asked = attribute_loss(
+            images, texts[config.batch :], labels, share, tau["log"].exp().clamp(max=100)
+        )
+        terms = {
+            "contrastive": contrastive_loss(images, texts[: config.batch], scale),
+            "attributes": config.attribute_weight * asked,
+        }
+        trainer.descend(adam, terms)
+        update_average(average, clip, config.average, i)
+        return {name: term.item() for name, term in terms.items()}
+
+    finished = trainer.run(step, config.steps, time_limit=time_limit)
+    reader.clip.load_state_dict(average.state_dict())
+    return reader, finished, trainer.history
+
+
+@torch.no_grad()
+def attribute_scores(
+    encoder: Encoder,
+    world: object,
+    n: int,
+    seed: int,
+    *,
+    neutral: str = "a face",
+    phrasings: int = 4,
+    heldout: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """What the encoder says about n renders, zero-shot.
+
+    Returns:
+        scores (phrasings, n, A): sim(I, "... with a") - sim(I, neutral); labels (n, A).
+    """
+    attributes = world.sample(n, seed)
+    device = encoder.mean.device
+    images = torch.cat(
+        [
+            encoder.embed_images(world.render(attributes[i : i + 64]).to(device)).cpu()
+            for i in range(0, n, 64)
+        ]
+    )
+    ask = [
+        world.prompt(name, True, seed=step_seed(seed, s), heldout=heldout)
+        for s in range(phrasings)
+        for name in world.binary
+    ]
+    texts = encoder.embed_texts([*ask, neutral]).cpu()
+    difference = (texts[:-1] - texts[-1]).view(phrasings, len(world.binary), -1)
+    return images @ difference.transpose(1, 2), world.labels(attributes)
+
+
+def evaluate_encoder(
+    encoder: Encoder, world: object, n: int = 1000, seed: int = 0, **settings: object
+) -> dict[str, float]:
+    """AUROC of each attribute, mean over the phrasings; NaN where all renders agree.
+
+    `settings` are those of `attribute_scores`.
+    """
+    scores, labels = attribute_scores(encoder, world, n, seed, **settings)
+    result = {}
+    for column, name in enumerate(world.binary):
+        truth = labels[:, column]
+        if truth.all() or not truth.any():
+            result[name] = math.nan
+            continue
+        areas = [roc_auc_score(truth.numpy(), s[:, column].numpy()) for s in scores]
+        result[name] = sum(areas) / len(areas)
+    return result

@@ -1,0 +1,3 @@
+from visiondx.worlds.faces import faces
+
+__all__ = ["faces"]

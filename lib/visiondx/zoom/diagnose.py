@@ -1,0 +1,168 @@
+"""The main job: a target and some attributes in words -> a diagnosis, ready to be reported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from visiondx.errors import InputError
+from visiondx.models.target import Target
+from visiondx.stats import Estimate
+from visiondx.zoom.directions import (
+    Directions,
+    check_prompts,
+    directions,
+    largest_threshold,
+    text_directions,
+)
+from visiondx.zoom.relevance import relevance
+from visiondx.zoom.result import SearchResult
+from visiondx.zoom.search import Consistency, SearchSettings, search
+from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.truth import named, spearman, true_sensitivity
+
+CHANNELS = 20  # style channels an attribute edits, where no λ is given
+CHECKED = 4  # images that the target is tried on first
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found. ``truth`` has the prompts that the world knows, under their prompts."""
+
+    sensitivity: Sensitivity
+    result: SearchResult
+    truth: Sensitivity | None
+    planted: str | None  # the prompt of the planted attribute, if the target has one
+
+    @property
+    def directions(self) -> Directions:
+        return self.result.directions
+
+    def metrics(self) -> dict[str, Estimate | float]:
+        """Flat, for ``runs.record``: h of each prompt, and the score against the truth."""
+        measured = self.sensitivity
+        found: dict[str, Estimate | float] = {
+            f"h.{name}": h for name, h in zip(measured.attributes, measured.h, strict=True)
+        }
+        if self.planted:
+            found["planted_rank"] = measured.place(self.planted)
+            found["planted_apart"] = int(measured.apart and measured.place(self.planted) == 1)
+        if self.truth is not None:
+            for name, h in zip(self.truth.attributes, self.truth.h, strict=True):
+                found[f"truth.{name}"] = h
+            if self.planted in self.truth.attributes:
+                found["truth.planted_rank"] = self.truth.place(self.planted)
+            if len(self.truth.attributes) >= 3:
+                found["truth.spearman"] = spearman(measured.of(self.truth.attributes), self.truth)
+        return found
+
+    def truth_frame(self) -> pd.DataFrame | None:
+        """Measured and true sensitivity side by side, strongest truth first."""
+        if self.truth is None:
+            return None
+        true = self.truth.to_frame()[["attribute", "h", "low", "high"]]
+        measured = self.sensitivity.to_frame()[["attribute", "h"]]
+        joined = true.merge(measured, on="attribute", suffixes=("_true", "_measured"))
+        return joined.rename(columns={"low": "true_low", "high": "true_high"})
+
+    def counterfactuals(self, pairs: int = 4) -> list[dict]:
+        """The strongest pairs of each attribute, as ``report.write_report`` takes them."""
+        strips = []
+        for n, attribute in enumerate(self.result.attributes):
+            best = self.result.strongest(n, pairs)
+            images = zip(self.result.originals(best), self.result.images(best, n), strict=True)
+            strips.append(
+                {
+                    "attribute": attribute,
+                    "pairs": [
+                        {
+                            "original": _pixels(x),
+                            "counterfactual": _pixels(edited),
+                            "p_original": float(self.result.p_original[i]),
+                            "p_counterfactual": float(self.result.p[i, n]),
+                        }
+                        for i, (x, edited) in zip(best, images, strict=True)
+                    ],
+                }
+            )
+        return strips
+
+    def save(self, folder: str | Path) -> None:
+        """sensitivity.csv, search.csv and search.safetensors."""
+        self.sensitivity.save(folder)
+        self.result.save(folder)
+
+
+def diagnose(
+    target: Target,
+    attributes: Sequence[str],
+    neutral: str,
+    generator,
+    encoder,
+    *,
+    consistency: Sequence[str] | None = None,
+    images: int = 32,
+    seed: int = 100,
+    settings: SearchSettings | None = None,
+    threshold: float | Sequence[float] | None = None,
+    sided: str = "two",
+    templates: Sequence[str] | None = None,
+    truncation: float = 1.0,
+    M: Tensor | None = None,
+    world=None,
+    known: dict[str, str] | None = None,
+    truth_images: int = 256,
+) -> Diagnosis:
+    """Run ZOOM on a target; everything that can be wrong with the input is tried first.
+
+    Args:
+        attributes: whole phrases ("a face with bangs"). neutral: their common part ("a face").
+        consistency: (present, absent) prompts of the target's own attribute, which the search
+            then holds fixed (Eq. 8).
+        images: how many generated images are searched. seed: of these images.
+        threshold: λ of Eq. 2; None gives each attribute its 20 most relevant style channels.
+        M: the relevance matrix; None takes the shipped one or computes it (minutes).
+        world: with it, the true sensitivities of the prompts that it knows are measured too.
+        known: prompt -> the world's attribute, for prompts that its grammar does not say.
+
+    Raises:
+        InputError: before any long work, for anything that is wrong with target, words or numbers.
+        FloatingPointError: a NaN in the search, with its step and its term.
+    """
+    attributes = list(attributes) if not isinstance(attributes, str) else attributes
+    check_prompts(attributes, neutral)
+    if images < 2:
+        raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
+    delta_t = text_directions(encoder, attributes, neutral, templates)
+    if consistency:
+        Consistency(encoder, consistency)
+    target.to(generator.style_mean.device)
+    target.check(generator.synthesize(generator.sample_styles(CHECKED, seed, truncation)))
+
+    M = relevance(generator, encoder) if M is None else M
+    if threshold is None:
+        threshold = largest_threshold(M, delta_t, CHANNELS, sided)
+    found = directions(
+        M, encoder, attributes, neutral, generator.style_std, threshold, sided, templates
+    )
+    styles = generator.sample_styles(images, seed, truncation)
+    result = search(generator, target, encoder, found, styles, settings, consistency, seed)
+    sensitivity = Sensitivity.from_search(result)
+
+    truth = planted = None
+    if world is not None and (spoken := named(world, attributes, known)):
+        truth = true_sensitivity(world, target, list(spoken.values()), truth_images, seed)
+        truth = truth.renamed(list(spoken))
+        prompts = {name: prompt for prompt, name in spoken.items()}
+        planted = prompts.get(target.config.get("planted"))
+    return Diagnosis(sensitivity, result, truth, planted)
+
+
+@torch.no_grad()
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
+    return (image.permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()

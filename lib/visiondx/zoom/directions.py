@@ -1,0 +1,216 @@
+"""From words to edit directions: Eqs. 1 and 2 of ZOOM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visiondx.errors import InputError
+
+SIDES = ("two", "one")
+
+
+class TextEncoder(Protocol):
+    def embed_texts(self, texts: list[str]) -> Tensor: ...  # (P, D), unit norm
+
+
+@dataclass(frozen=True)
+class Directions:
+    """One edit direction for each attribute, in units that ``s + w * delta_s[n]`` expects.
+
+    ``delta_s[n]`` (c_S,) is the thresholded M·Δt (Eq. 2) divided by its L2 norm (Eq. 3), each
+    channel then multiplied by the style's standard deviation there. So w counts standard
+    deviations: an edit of w = 1 over k equal channels moves each by 1/√k of its own deviation.
+    (StyleCLIP scales by the deviations too, ZOOM's authors do not; both sweep M in deviations.)
+    """
+
+    attributes: tuple[str, ...]
+    neutral: str
+    delta_s: Tensor  # (N, c_S)
+    delta_t: Tensor  # (N, c_T), unit norm
+    threshold: tuple[float, ...]  # λ of each attribute
+    sided: str
+
+    @property
+    def n_channels(self) -> tuple[int, ...]:
+        """How many style channels each attribute edits."""
+        return tuple((self.delta_s != 0).sum(1).tolist())
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an attribute."""
+        return pd.DataFrame(
+            {
+                "attribute": self.attributes,
+                "neutral": self.neutral,
+                "threshold": self.threshold,
+                "sided": self.sided,
+                "channels": self.n_channels,
+            }
+        )
+
+
+def check_prompts(attributes: Sequence[str], neutral: str) -> None:
+    """Raise InputError for an empty list, an empty or repeated prompt, or one equal to neutral."""
+    if isinstance(attributes, str) or not len(attributes):
+        raise InputError(
+            f'attributes must be a list of prompts such as ["a hat"], got {attributes!r}.'
+        )
+    for prompt in (*attributes, neutral):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InputError(f"Every prompt needs words, got {prompt!r}: remove or fill it.")
+    doubled = {a for a in attributes if list(attributes).count(a) > 1}
+    if doubled:
+        raise InputError(f"Attributes are named twice, {sorted(doubled)}: name each once.")
+    if neutral in attributes:
+        raise InputError(
+            f"{neutral!r} is both the neutral prompt and an attribute, so its direction is zero: "
+            "drop one of them."
+        )
+
+
+def embed_prompts(
+    encoder: TextEncoder, prompts: Sequence[str], templates: Sequence[str] | None = None
+) -> Tensor:
+    """Unit text embeddings (P, D), each averaged over templates such as ``"a drawing of {}"``."""
+    if not templates:
+        return encoder.embed_texts(list(prompts))
+    bad = [t for t in templates if t.count("{}") != 1]
+    if bad:
+        raise InputError(f"A template holds {{}} once, where the prompt goes; got {bad[0]!r}.")
+    texts = [t.replace("{}", p) for p in prompts for t in templates]
+    each = encoder.embed_texts(texts).unflatten(0, (len(prompts), len(templates)))
+    return F.normalize(each.mean(1), dim=-1)
+
+
+@torch.no_grad()
+def text_directions(
+    encoder: TextEncoder,
+    attributes: Sequence[str],
+    neutral: str,
+    templates: Sequence[str] | None = None,
+) -> Tensor:
+    """Δt (N, c_T) of Eq. 1, CLIP(attribute) - CLIP(neutral), normalised as StyleCLIP does.
+
+    The attributes are whole phrases ("a face with bangs"), neutral is their common part ("a face").
+
+    Raises:
+        InputError: see ``check_prompts``; an attribute that the encoder cannot tell from neutral.
+    """
+    check_prompts(attributes, neutral)
+    embedded = embed_prompts(encoder, [*attributes, neutral], templates)
+    delta_t = embedded[:-1] - embedded[-1]
+    for attribute, length in zip(attributes, delta_t.norm(dim=1), strict=True):
+        if length < 1e-6:
+            raise InputError(
+                f"The encoder embeds {attribute!r} and {neutral!r} alike: choose other words."
+            )
+    return F.normalize(delta_t, dim=1)
+
+
+def largest_threshold(
+    M: Tensor, delta_t: Tensor, channels: int = 1, sided: str = "two"
+) -> list[float]:
+    """For each attribute, the largest λ (in float32) that leaves ``channels`` channels or more.
+
+    How large M·Δt gets differs between attributes, so the same λ may leave one a single channel and
+    another hundreds; this gives each the same number.
+
+    Args:
+        M: (c_S, c_T). delta_t: (N, c_T).
+
+    Raises:
+        InputError: an attribute has fewer than ``channels`` relevant channels.
+    """
+    strength = _strength(delta_t.to(M) @ M.T, sided)
+    possible = int((strength > 0).sum(1).min())
+    if not 1 <= channels <= possible:
+        raise InputError(
+            f"channels must be from 1 to {possible}, the relevant ones, got {channels}."
+        )
+    value = strength.topk(channels, dim=1).values[:, -1]
+    return torch.nextafter(value, torch.zeros_like(value)).tolist()  # kept by > and by >=
+
+
+@torch.no_grad()
+def directions(
+    M: Tensor,
+    encoder: TextEncoder,
+    attributes: Sequence[str],
+    neutral: str,
+    style_std: Tensor,
+    threshold: float | Sequence[float] = 0.1,
+    sided: str = "two",
+    templates: Sequence[str] | None = None,
+) -> Directions:
+    """Edit directions Δs (Eq. 2) for attributes in words.
+
+    Args:
+        M: (c_S, c_T) channel relevance, see ``zoom.relevance``. style_std: (c_S,).
+        threshold: λ, one for all attributes or one each (see ``largest_threshold``). Rows of M
+            and Δt are unit vectors, so M·Δt and λ are cosines; 0.1 is the authors' choice.
+        sided: "two" keeps |M·Δt| >= λ (StyleCLIP), "one" keeps M·Δt > λ (as Eq. 2 is printed).
+
+    Raises:
+        InputError: unusable prompts, or a λ that leaves an attribute no channel (it names the
+            largest λ that works).
+    """
+    if sided not in SIDES:
+        raise InputError(f"sided must be one of {', '.join(SIDES)}, got {sided!r}.")
+    delta_t = text_directions(encoder, attributes, neutral, templates)
+    single = isinstance(threshold, (int, float))
+    lambdas = [float(v) for v in ([threshold] * len(attributes) if single else threshold)]
+    if len(lambdas) != len(attributes):
+        raise InputError(
+            f"{len(attributes)} attributes need as many thresholds, got {len(lambdas)}."
+        )
+    relevance = delta_t.to(M) @ M.T  # M·Δt, (N, c_S)
+    rows = [
+        _threshold(row, value, sided, name)
+        for row, value, name in zip(relevance, lambdas, attributes, strict=True)
+    ]
+    return Directions(
+        attributes=tuple(attributes),
+        neutral=neutral,
+        delta_s=F.normalize(torch.stack(rows), dim=1) * style_std.to(M),
+        delta_t=delta_t,
+        threshold=tuple(lambdas),
+        sided=sided,
+    )
+
+
+def _strength(relevance: Tensor, sided: str) -> Tensor:
+    return relevance.abs() if sided == "two" else relevance
+
+
+def _threshold(relevance: Tensor, value: float, sided: str, attribute: str) -> Tensor:
+    """(M·Δt) ⊙ 1(M·Δt > λ), Eq. 2, of one attribute: (c_S,)."""
+    if not value >= 0:
+        raise InputError(f"λ of {attribute!r} must be zero or more, got {value}.")
+    strength = _strength(relevance, sided)
+    kept = (strength > 0) & (strength >= value if sided == "two" else strength > value)
+    if kept.any():
+        return relevance * kept
+    best = strength.max()
+    if best <= 0:
+        raise InputError(f"No style channel is relevant to {attribute!r}: choose other words.")
+    largest = torch.nextafter(best, torch.zeros_like(best)).item()
+    raise InputError(
+        f"λ = {value:g} leaves {attribute!r} no style channel: the largest λ that works is "
+        f"{_round_down(largest)}."
+    )
+
+
+def _round_down(value: float, digits: int = 4) -> str:
+    """``value`` in ``digits`` significant digits, never above it, so that it still works."""
+    text = f"{value:.{digits}g}"
+    if float(text) > value:
+        exponent = int(f"{value:.0e}".split("e")[1])
+        text = f"{value - 10.0 ** (exponent - digits + 1):.{digits}g}"
+    return text

@@ -1,0 +1,263 @@
+"""Do the edit directions edit? Tuned by CLIP on some seeds, judged by others on other seeds.
+
+CLIP chooses λ and w for each attribute; judges that never saw CLIP then say whether the attribute
+appeared, and what else changed. So CLIP does not mark its own work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from visiondx.errors import InputError
+from visiondx.files import atomic_write
+from visiondx.stats import Estimate, bootstrap
+from visiondx.zoom.directions import Directions, directions, largest_threshold, text_directions
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Directions with one fixed weight each, and what CLIP saw of them on the tuning images."""
+
+    directions: Directions
+    w: Tensor  # (N,)
+    reached: Tensor  # (N,) share of tuning images that CLIP puts above the level
+    others: Tensor  # (N,) mean |change| of the other attributes' scores, in their deviations
+
+    def apply(self, generator, styles: Tensor, attribute: int, batch: int = 128) -> Tensor:
+        """Edited images (B, 3, H, W) of one attribute."""
+        step = self.w[attribute] * self.directions.delta_s[attribute]
+        parts = (styles + step.to(styles)).split(batch)
+        with torch.no_grad():
+            return torch.cat([generator.synthesize(part) for part in parts])
+
+    def to_frame(self) -> pd.DataFrame:
+        return self.directions.to_frame().assign(
+            w=self.w.numpy(), clip_reached=self.reached.numpy(), clip_others=self.others.numpy()
+        )
+
+
+@torch.no_grad()
+def tune(
+    generator,
+    encoder,
+    M: Tensor,
+    attributes: Sequence[str],
+    neutral: str,
+    styles: Tensor,
+    channels: Sequence[int] = (5, 10, 20, 40, 80),
+    weights: Sequence[float] = (2.0, 3.0, 4.5, 6.5, 9.0, 12.0),
+    level: float = 0.95,
+    wanted: float = 0.9,
+    templates: Sequence[str] | None = None,
+    batch: int = 128,
+) -> Edits:
+    """Choose λ (as a number of channels) and w for each attribute, by CLIP alone.
+
+    CLIP's score of attribute n is e(x)·Δt_n. An edit has worked on an image if that score reaches
+    the ``level`` quantile of the unedited images. Of the choices that work on a share ``wanted``
+    of the images, the one that changes the other attributes' scores least is taken; if none
+    does, the one that works most often.
+
+    Args:
+        styles: (B, c_S) of the tuning images. M: (c_S, c_T).
+        channels, weights: what is tried; len(channels) * len(weights) * N * B images.
+    """
+    delta_t = text_directions(encoder, attributes, neutral, templates)
+    options = []
+    for count in channels:
+        values = largest_threshold(M, delta_t, count)
+        std = generator.style_std
+        options.append(
+            directions(M, encoder, attributes, neutral, std, values, templates=templates)
+        )
+
+    def scores(changed: Tensor) -> Tensor:
+        parts = [encoder.embed_images(generator.synthesize(s)) for s in changed.split(batch)]
+        return torch.cat(parts) @ delta_t.T
+
+    before = scores(styles)  # (B, N)
+    goal = before.quantile(level, dim=0)
+    scale = before.std(0).clamp_min(1e-6)
+    n, tried = len(attributes), len(options) * len(weights)
+    reached, others = torch.zeros(n, tried), torch.zeros(n, tried)
+    with tqdm(total=n * tried, desc="tuning edits", unit="edit") as bar:
+        for i in range(n):
+            rest = torch.arange(n) != i
+            for j in range(tried):
+                option, w = options[j // len(weights)], weights[j % len(weights)]
+                after = scores(styles + w * option.delta_s[i].to(styles))
+                reached[i, j] = (after[:, i] >= goal[i]).float().mean()
+                moved = ((after - before).abs() / scale).mean(0)[rest]
+                others[i, j] = moved.mean() if n > 1 else 0
+                bar.update()
+    best = _choose(reached, others, wanted)
+    picked = [options[j // len(weights)] for j in best.tolist()]
+    thresholds = [option.threshold[i] for i, option in enumerate(picked)]
+    return Edits(
+        directions=directions(
+            M, encoder, attributes, neutral, generator.style_std, thresholds, templates=templates
+        ),
+        w=torch.tensor([float(weights[j % len(weights)]) for j in best.tolist()]),
+        reached=reached.gather(1, best[:, None]).squeeze(1),
+        others=others.gather(1, best[:, None]).squeeze(1),
+    )
+
+
+def _choose(reached: Tensor, others: Tensor, wanted: float) -> Tensor:
+    """Per row: the least change of others among the choices that work, else the most reached."""
+    works = reached >= wanted
+    least = others.masked_fill(~works, float("inf")).argmin(1)
+    return torch.where(works.any(1), least, reached.argmax(1))
+
+
+@dataclass(frozen=True)
+class EditReport:
+    """What the judges saw, image by image. B counts the images of all reporting seeds."""
+
+    attributes: tuple[str, ...]  # the judges' names
+    gained: np.ndarray  # (B, N) 1 gained, 0 not, NaN: the image had it, or the judges abstained
+    change: np.ndarray  # (B, N edited, N judged) signed change of the judges' probability
+    abstained: np.ndarray  # (B, N) the judges disagree about the edited attribute afterwards
+    seeds: np.ndarray  # (B,)
+
+    @cached_property
+    def success(self) -> dict[str, Estimate]:
+        """Per attribute, the share of images without it that gain it.
+
+        An attribute that no image lacks is left out.
+        """
+        found = {}
+        for name, column in zip(self.attributes, self.gained.T, strict=True):
+            asked = np.isfinite(column)
+            if asked.any():
+                found[name] = bootstrap(column[asked], groups=self.seeds[asked])
+        return found
+
+    @property
+    def success_mean(self) -> Estimate:
+        """Mean over attributes; images are resampled within seeds."""
+
+        def statistic(rows: np.ndarray) -> float:
+            asked = rows >= 0
+            means = (rows * asked).sum(0)[asked.any(0)] / asked.sum(0)[asked.any(0)]
+            return float(means.mean()) if len(means) else float("nan")
+
+        finite = np.nan_to_num(self.gained, nan=-1.0)  # the bootstrap takes no NaN
+        return bootstrap(finite, statistic, groups=self.seeds)
+
+    @property
+    def success_min(self) -> Estimate:
+        """The worst attribute's."""
+        return min(self.success.values(), key=lambda estimate: estimate.value)
+
+    @property
+    def matrix(self) -> pd.DataFrame:
+        """Mean |change|, edited (rows) x judged (columns); the diagonal is signed.
+
+        Only images that lacked the edited attribute count.
+        """
+        lacking = np.isfinite(self.gained)[:, :, None]
+        size = np.where(lacking, np.abs(self.change), np.nan)
+        mean = np.nanmean(size, axis=0)
+        n = range(len(self.attributes))
+        own = np.nanmean(np.where(lacking[:, :, 0], self.change[:, n, n], np.nan), axis=0)
+        mean[n, n] = own
+        return pd.DataFrame(mean, index=self.attributes, columns=self.attributes)
+
+    @property
+    def diagonal_ratio(self) -> Estimate:
+        """Mean judged change of the edited attribute over the mean |change| of the others."""
+        lacking = np.isfinite(self.gained)
+        n = len(self.attributes)
+        own = np.where(lacking, self.change[:, range(n), range(n)], 0).sum(1)
+        size = np.abs(self.change).sum(2) - np.abs(self.change[:, range(n), range(n)])
+        others = np.where(lacking, size / max(n - 1, 1), 0).sum(1)
+        table = np.stack([own, others], 1)
+
+        def statistic(rows: np.ndarray) -> float:
+            own_sum, others_sum = rows.sum(0)
+            return float(own_sum / max(others_sum, 1e-12))
+
+        return bootstrap(table, statistic, groups=self.seeds)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an attribute: success with its interval, the worst seed, own and other change."""
+        matrix = self.matrix.to_numpy()
+        rows = []
+        for i, name in enumerate(self.attributes):
+            if name not in self.success:
+                continue
+            column = self.gained[:, i]
+            by_seed = [np.nanmean(column[self.seeds == s]) for s in np.unique(self.seeds)]
+            estimate = self.success[name].as_dict()
+            rows.append(
+                {
+                    "attribute": name,
+                    "success": estimate.pop("value"),
+                    **estimate,
+                    "worst_seed": np.nanmin(by_seed),
+                    "change": matrix[i, i],
+                    "others": np.delete(matrix[i], i).mean() if len(matrix) > 1 else np.nan,
+                    "abstained": self.abstained[:, i].mean(),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def save(self, folder: str | Path) -> None:
+        """Write edits.csv and edit_matrix.csv."""
+        for name, frame in (("edits", self.to_frame()), ("edit_matrix", self.matrix)):
+            with atomic_write(Path(folder) / f"{name}.csv") as path:
+                frame.to_csv(path, index=name == "edit_matrix")
+
+
+@torch.no_grad()
+def evaluate(
+    edits: Edits,
+    generator,
+    judges,
+    names: Sequence[str],
+    judged: Sequence[str],
+    seeds: Sequence[int] = (100, 101, 102, 103, 104),
+    images: int = 64,
+) -> EditReport:
+    """Judge every edit on ``images`` fresh images of each seed.
+
+    Args:
+        judges: ``probabilities(images) -> (2, B, A)`` and ``read(images) -> (labels, abstain)``.
+        names: the judged attribute that each edit is about. judged: the judges' A names.
+
+    An image counts for an attribute if both judges say that it lacks it; it has gained it if both
+    say so afterwards (an abstention is no gain).
+    """
+    missing = [name for name in names if name not in judged]
+    if missing or len(names) != len(edits.w) or len(set(names)) < len(names):
+        raise InputError(
+            f"{len(edits.w)} edits need as many different names of the judges' attributes, "
+            f"got {list(names)}; unknown: {missing}."
+        )
+    columns = [list(judged).index(name) for name in names]
+    n = len(names)
+    gained, abstained = np.zeros((2, len(seeds) * images, n))
+    change = np.zeros((len(seeds) * images, n, n))
+    for k, seed in enumerate(tqdm(seeds, desc="judging edits", unit="seed")):
+        rows = slice(k * images, (k + 1) * images)
+        styles = generator.sample_styles(images, seed)
+        original = torch.cat([generator.synthesize(part) for part in styles.split(128)])
+        labels, abstain = (t[:, columns].cpu() for t in judges.read(original))
+        before = judges.scores(original)[:, columns].cpu()
+        for i in range(n):
+            edited = edits.apply(generator, styles, i)
+            after, unsure = (t[:, columns[i]].cpu() for t in judges.read(edited))
+            lacking = ~labels[:, i] & ~abstain[:, i]
+            won = (after & ~unsure).double()
+            gained[rows, i] = won.masked_fill(~lacking, float("nan")).numpy()
+            change[rows, i] = (judges.scores(edited)[:, columns].cpu() - before).numpy()
+            abstained[rows, i] = unsure.double().numpy()
+    return EditReport(tuple(names), gained, change, abstained, np.repeat(np.array(seeds), images))

@@ -1,0 +1,150 @@
+"""StyleCLIP's channel relevance M: what each style channel does to the image in CLIP's space.
+
+Patashnik et al., 2021, section 6: a channel of n random styles is set to its mean plus and minus 5
+standard deviations, both images are encoded, the difference of their unit embeddings is
+normalised, averaged over the n images and normalised again. It needs 2 n images a channel, so it
+is computed once for a generator and an encoder, kept under a hash of both, and resumed by layer.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from visiondx.errors import InputError
+from visiondx.files import atomic_write
+from visiondx.models import zoo
+
+SHIPPED = "faces-relevance"
+
+
+def relevance(
+    generator,
+    encoder,
+    images: int = 100,
+    cache: Path | str = "runs/cache",
+    shipped: str = SHIPPED,
+    **settings,
+) -> Tensor:
+    """M (c_S, c_T) for a generator and an encoder: the shipped one if it is theirs, else computed.
+
+    "Theirs" is decided by the fingerprints of both, never by a name.
+    """
+    try:
+        tensors, config = zoo.load(shipped)
+    except InputError:  # another checkout, or not made yet: computing it is the fix
+        config = {}
+    if (config.get("generator"), config.get("encoder")) == (
+        generator.fingerprint,
+        encoder.fingerprint,
+    ):
+        return tensors["M"].to(generator.style_mean)
+    return relevance_matrix(generator, encoder, images, cache=cache, **settings)
+
+
+def save_relevance(
+    M: Tensor, generator, encoder, images: int, *, notebook: str, seed: int, quality: dict
+) -> None:
+    """Keep M in the zoo with the fingerprints that ``relevance`` recognises."""
+    config = {
+        "generator": generator.fingerprint,
+        "encoder": encoder.fingerprint,
+        "images": images,
+        "shape": list(M.shape),
+    }
+    zoo.save(SHIPPED, {"M": M}, config, notebook=notebook, seed=seed, quality=quality)
+
+
+@torch.no_grad()
+def relevance_matrix(
+    generator,
+    encoder,
+    images: int = 100,
+    sigma: float = 5.0,
+    seed: int = 0,
+    batch: int = 256,
+    cache: Path | str | None = "runs/cache",
+) -> Tensor:
+    """Compute M (c_S, c_T): unit rows, zero for ToRGB channels and for channels without effect.
+
+    Args:
+        images: random styles a channel (StyleCLIP: 100). sigma: how far the channel is pushed.
+        batch: images synthesised at once; a memory limit, it does not change M.
+        cache: folder of finished layers and matrices; None keeps nothing.
+    """
+    if images < 1 or batch < 2 or not sigma > 0:
+        raise InputError(
+            "relevance_matrix needs images >= 1, batch >= 2 and sigma > 0, "
+            f"got {images}, {batch} and {sigma}."
+        )
+    key = f"{generator.fingerprint}|{encoder.fingerprint}|{images}|{sigma}|{seed}"
+    name = f"relevance-{sha256(key.encode()).hexdigest()[:20]}"
+    whole = Path(cache) / f"{name}.safetensors" if cache else None
+    if whole and (kept := _read(whole)) is not None:
+        return kept.to(generator.style_mean)
+    styles = generator.sample_styles(images, seed)
+    embedded = encoder.embed_images(generator.synthesize(styles[:1]))
+    M = styles.new_zeros(generator.num_styles, embedded.shape[1])
+    parts = []
+    with tqdm(total=int(generator.editable.sum()), desc="relevance", unit="channel") as bar:
+        for layer in generator.layers:
+            span = slice(layer.start, layer.start + layer.width)
+            channels = torch.arange(span.start, span.stop)[generator.editable[span].cpu()]
+            if not len(channels):
+                continue
+            part = whole.with_name(f"{name}.{layer.name}.safetensors") if whole else None
+            rows = _read(part) if part else None
+            if rows is None:
+                rows = _rows(generator, encoder, styles, channels, sigma, batch, bar)
+                _write(part, rows)
+            else:
+                bar.update(len(channels))
+            M[channels] = rows.to(M)
+            parts.append(part)
+    _write(whole, M)
+    for part in filter(None, parts):
+        part.unlink(missing_ok=True)
+    return M
+
+
+def _rows(
+    generator, encoder, styles: Tensor, channels: Tensor, sigma: float, batch: int, bar: tqdm
+) -> Tensor:
+    """The rows of M of some channels (C, c_T); every (channel, image) pair is one work item."""
+    n, total, done = len(styles), None, 0
+    for item in torch.arange(len(channels) * n).split(batch // 2):
+        which, row = item // n, (item % n).to(styles.device)
+        channel = channels[which].to(styles.device)
+        reach = sigma * generator.style_std[channel]
+        pushed = styles[row].repeat(2, 1)
+        index = torch.arange(len(item), device=styles.device)
+        pushed[index, channel] = generator.style_mean[channel] + reach
+        pushed[index + len(item), channel] = generator.style_mean[channel] - reach
+        embedded = F.normalize(encoder.embed_images(generator.synthesize(pushed)), dim=1)
+        change = F.normalize(embedded[: len(item)] - embedded[len(item) :], dim=1)
+        if total is None:
+            total = change.new_zeros(len(channels), change.shape[1])
+        total.index_add_(0, which.to(change.device), change)
+        finished = int(item[-1] + 1) // n
+        bar.update(finished - done)
+        done = finished
+    return F.normalize(total, dim=1)  # the sum over images points where their mean points
+
+
+def _read(path: Path) -> Tensor | None:
+    """A kept tensor; None if there is none or it cannot be read, for then it is made again."""
+    try:
+        return load_file(path)["M"] if path.is_file() else None
+    except (SafetensorError, KeyError):
+        return None
+
+
+def _write(path: Path | None, rows: Tensor) -> None:
+    if path:
+        with atomic_write(path) as temporary:
+            save_file({"M": rows.contiguous().cpu()}, temporary)

@@ -1,0 +1,136 @@
+"""What a search found: weights and probabilities of every step, and the images on demand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+from torch import Tensor
+
+from visiondx import plots
+from visiondx.files import atomic_write
+from visiondx.zoom.directions import Directions
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """B images x N attributes; the kept step of a pair is the one with the largest |f(x) - f(x̂)|.
+
+    Images are not kept: ``images`` makes them again from styles and weights. All tensors are on
+    the CPU.
+    """
+
+    directions: Directions
+    styles: Tensor  # (B, c_S) of the originals
+    p_original: Tensor  # (B,) f(x)
+    w: Tensor  # (B, N) at the kept step
+    p: Tensor  # (B, N) f(x̂) at the kept step
+    step: Tensor  # (B, N), 0 is the start
+    trajectory_w: Tensor  # (T + 1, B, N)
+    trajectory_p: Tensor  # (T + 1, B, N)
+    settings: dict
+    consistency: tuple[str, str] | None
+    seed: int | None
+    generator: object = field(repr=False, compare=False)
+
+    @classmethod
+    def from_trajectories(
+        cls, *, p_original: Tensor, trajectory_w: Tensor, trajectory_p: Tensor, **rest
+    ) -> "SearchResult":
+        """Keep the most counterfactual step of each pair (section 3.4), the earliest of equals."""
+        step = (trajectory_p - p_original[None, :, None]).abs().argmax(0)
+        w, p = (t.gather(0, step[None]).squeeze(0) for t in (trajectory_w, trajectory_p))
+        return cls(
+            p_original=p_original,
+            w=w,
+            p=p,
+            step=step,
+            trajectory_w=trajectory_w,
+            trajectory_p=trajectory_p,
+            **rest,
+        )
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.directions.attributes
+
+    @property
+    def change(self) -> Tensor:
+        """|f(x) - f(x̂)| (B, N), what Eq. 11 averages."""
+        return (self.p - self.p_original[:, None]).abs()
+
+    @property
+    def flipped(self) -> Tensor:
+        """Whether the predicted label changed, (B, N) bool."""
+        return (self.p >= 0.5) != (self.p_original >= 0.5)[:, None]
+
+    def strongest(self, attribute: int, count: int) -> list[int]:
+        """The images that this attribute moves most, strongest first."""
+        return self.change[:, attribute].argsort(descending=True, stable=True)[:count].tolist()
+
+    def originals(self, images: Sequence[int]) -> Tensor:
+        """x of these images: (len, 3, H, W)."""
+        return self._synthesize(self.styles[list(images)])
+
+    def images(self, images: Sequence[int], attribute: int) -> Tensor:
+        """x̂ of these images at the kept step of one attribute: (len, 3, H, W)."""
+        rows = list(images)
+        delta_s = self.directions.delta_s[attribute].cpu()
+        return self._synthesize(self.styles[rows] + self.w[rows, attribute, None] * delta_s)
+
+    def path(self, image: int, attribute: int, frames: int = 5) -> tuple[Tensor, list[float]]:
+        """How one counterfactual came about: images (frames, 3, H, W) and f(x̂) at even steps."""
+        end = int(self.step[image, attribute])
+        steps = torch.linspace(0, end, min(frames, end + 1)).round().long()
+        w = self.trajectory_w[steps, image, attribute, None]
+        edited = self.styles[image] + w * self.directions.delta_s[attribute].cpu()
+        return self._synthesize(edited), self.trajectory_p[steps, image, attribute].tolist()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a pair."""
+        b, n = self.w.shape
+        return pd.DataFrame(
+            {
+                "image": torch.arange(b).repeat_interleave(n).numpy(),
+                "attribute": list(self.attributes) * b,
+                "w": self.w.flatten().numpy(),
+                "p_original": self.p_original.repeat_interleave(n).numpy(),
+                "p": self.p.flatten().numpy(),
+                "change": self.change.flatten().numpy(),
+                "flipped": self.flipped.flatten().numpy(),
+                "step": self.step.flatten().numpy(),
+            }
+        )
+
+    def plot(self, pairs: int = 4) -> Figure:
+        """The strongest counterfactuals: a row an attribute; original, edited, original, ..."""
+        images, titles = [], []
+        for n in range(len(self.attributes)):
+            best = self.strongest(n, pairs)
+            for i, x, edited in zip(best, self.originals(best), self.images(best, n), strict=True):
+                images += [x, edited]
+                titles += [f"{self.p_original[i]:.2f}", f"→ {self.p[i, n]:.2f}"]
+        columns = 2 * min(pairs, len(self.styles))
+        return plots.image_grid(torch.stack(images), titles, columns, rows=self.attributes)
+
+    def save(self, folder: str | Path) -> None:
+        """Write search.csv and search.safetensors (styles, directions and trajectories)."""
+        folder = Path(folder)
+        with atomic_write(folder / "search.csv") as path:
+            self.to_frame().to_csv(path, index=False)
+        tensors = {
+            "styles": self.styles,
+            "delta_s": self.directions.delta_s.cpu(),
+            "p_original": self.p_original,
+            "w": self.trajectory_w,
+            "p": self.trajectory_p,
+        }
+        with atomic_write(folder / "search.safetensors") as path:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, path)
+
+    @torch.no_grad()
+    def _synthesize(self, styles: Tensor) -> Tensor:
+        return self.generator.synthesize(styles.to(self.generator.style_mean.device)).cpu()

@@ -1,0 +1,105 @@
+"""Attribute sensitivity: Eq. 11 of ZOOM, with intervals; the true one has the same type."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from visiondx import plots
+from visiondx.errors import InputError
+from visiondx.files import atomic_write
+from visiondx.stats import Estimate, bootstrap
+from visiondx.zoom.result import SearchResult
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How far each attribute moved the target's probability, image by image.
+
+    ``source`` says how: "search" (ZOOM's counterfactuals) or "intervention" (the renderer).
+    """
+
+    attributes: tuple[str, ...]
+    change: Tensor  # (B, N) |f(x) - f(x̂)|
+    flipped: Tensor  # (B, N) bool, the predicted label changed
+    source: str
+    seed: int | None = None
+
+    def __post_init__(self):
+        if self.change.ndim != 2 or self.change.shape[1] != len(self.attributes):
+            raise InputError(
+                f"Changes of {len(self.attributes)} attributes must have shape "
+                f"(B, {len(self.attributes)}), got {tuple(self.change.shape)}."
+            )
+
+    @classmethod
+    def from_search(cls, result: SearchResult) -> "Sensitivity":
+        return cls(result.attributes, result.change, result.flipped, "search", result.seed)
+
+    @cached_property
+    def h(self) -> tuple[Estimate, ...]:
+        """h_i = mean |f(x) - f(x̂)| (Eq. 11), its interval over images, in the attributes' order."""
+        return tuple(bootstrap(column) for column in self.change.double().T.numpy())
+
+    @property
+    def raw(self) -> np.ndarray:
+        """h (N,)."""
+        return np.array([estimate.value for estimate in self.h])
+
+    @property
+    def share(self) -> np.ndarray:
+        """h / Σh (N,), what the figures show; zeros if nothing moved the target."""
+        return self.raw / max(self.raw.sum(), 1e-12)
+
+    @property
+    def rank(self) -> tuple[str, ...]:
+        """Attributes, the most influential first."""
+        return tuple(self.attributes[i] for i in np.argsort(-self.raw, kind="stable"))
+
+    def place(self, attribute: str) -> int:
+        """Rank of one attribute, 1 is the most influential."""
+        return self.rank.index(attribute) + 1
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval of the first lies above every other's (True for a single one)."""
+        first, *rest = sorted(self.h, key=lambda estimate: -estimate.value)
+        return first.value > 0 and all(first.low > other.high for other in rest)
+
+    def of(self, attributes: Sequence[str]) -> "Sensitivity":
+        """The same for some of the attributes, in the given order."""
+        columns = [self.attributes.index(name) for name in attributes]
+        return Sensitivity(
+            tuple(attributes),
+            self.change[:, columns],
+            self.flipped[:, columns],
+            self.source,
+            self.seed,
+        )
+
+    def renamed(self, attributes: Sequence[str]) -> "Sensitivity":
+        """The same under other names (a prompt for the renderer's attribute)."""
+        return Sensitivity(tuple(attributes), self.change, self.flipped, self.source, self.seed)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an attribute, strongest first: h with its interval and n, share, flip rate."""
+        frame = pd.DataFrame([estimate.as_dict() for estimate in self.h])
+        frame = frame.rename(columns={"value": "h"})
+        frame.insert(0, "attribute", self.attributes)
+        frame["share"] = self.share
+        frame["flip_rate"] = self.flipped.double().mean(0).numpy()
+        frame["source"] = self.source
+        return frame.sort_values("h", ascending=False, kind="stable", ignore_index=True)
+
+    def plot(self, truth: "Sensitivity | None" = None, title: str = "") -> Figure:
+        return plots.histogram(self, truth, title)
+
+    def save(self, folder: str | Path) -> None:
+        """Write sensitivity.csv, the raw h among it."""
+        with atomic_write(Path(folder) / "sensitivity.csv") as path:
+            self.to_frame().to_csv(path, index=False)

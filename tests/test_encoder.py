@@ -1,0 +1,159 @@
+import copy
+import json
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from standins import ToyWorld
+from visiondx.errors import InputError
+from visiondx.models.encoder import Encoder
+from visiondx.training.encoder import train_tokenizer
+
+WORLD = ToyWorld()
+SMALL = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    encoder = Encoder.new(train_tokenizer([WORLD], count=50), seed=0)
+    encoder.clip.train()
+    with torch.no_grad():  # batch statistics that differ from the initial 0 and 1
+        encoder.clip.encode_image(encoder.prepare(WORLD.render(WORLD.sample(32, 0))))
+    encoder.eval()
+    return encoder
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return WORLD.render(WORLD.sample(4, 1))
+
+
+def test_embeddings_have_unit_norm(encoder: Encoder, images: torch.Tensor) -> None:
+    texts = encoder.embed_texts(["a red shape", "日本 😀"])
+    embedded = encoder.embed_images(images)
+    assert embedded.shape == (4, 128)
+    assert texts.shape == (2, 128)
+    torch.testing.assert_close(embedded.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
+
+
+def test_gradient_reaches_the_images(encoder: Encoder, images: torch.Tensor) -> None:
+    text = encoder.embed_texts(["a red shape"])[0]
+    assert not text.requires_grad
+    images = images[:2].clone().requires_grad_()
+    (encoder.embed_images(images) @ text).sum().backward()
+    # a central difference in float64 along a random direction
+    exact = copy.deepcopy(encoder).double()
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        ends = [
+            F.normalize(exact.clip.encode_image(exact.prepare(images.double() + h * direction)))
+            for h in (1e-6, -1e-6)
+        ]
+    numeric = ((ends[0] - ends[1]) @ text.double()).sum() / 2e-6
+    torch.testing.assert_close(
+        (images.grad * direction).sum(), numeric, rtol=0.05, atol=1e-4, check_dtype=False
+    )
+
+
+def test_training_mode_of_a_parent_changes_nothing(encoder: Encoder, images: torch.Tensor) -> None:
+    parent = torch.nn.Sequential(encoder)
+    before = encoder.embed_images(images)
+    parent.train()
+    # alone, an image embeds as in its batch: no batch statistics are used
+    torch.testing.assert_close(encoder.embed_images(images[:1]), before[:1], atol=1e-5, rtol=1e-4)
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not any(m.training for m in encoder.modules())
+
+
+def test_other_sizes_are_resized_and_cropped(encoder: Encoder) -> None:
+    square = WORLD.render(WORLD.sample(2, 3), size=128)
+    wide = F.pad(square, (10, 10), value=1.0)
+    torch.testing.assert_close(encoder.prepare(wide), encoder.prepare(square))
+    small = F.interpolate(square, (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(encoder.embed_images(square), encoder.embed_images(small))
+    with pytest.raises(InputError, match=r"\(3, 64, 64\)"):
+        encoder.embed_images(torch.rand(3, 64, 64))
+
+
+def test_position_is_kept(encoder: Encoder) -> None:
+    """A global average would embed a patch and its distant translate almost alike."""
+    image = torch.full((2, 3, 64, 64), 0.5)
+    image[0, :, 8:16, 8:16] = 1
+    image[1, :, 48:56, 40:48] = 1
+    a, b = encoder.clip.encode_image(encoder.prepare(image))
+    assert (a - b).norm() > 0.02 * a.norm()
+
+
+def test_prompts_are_checked(encoder: Encoder) -> None:
+    for texts, reason in (([], "non-empty list"), (["  "], "empty"), (["zq" * 40], "shorten")):
+        with pytest.raises(InputError, match=reason):
+            encoder.embed_texts(texts)
+    with pytest.raises(InputError, match="list of texts"):
+        encoder.embed_texts("a red shape")
+
+
+def test_saved_and_loaded_through_the_zoo(encoder: Encoder, images, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
+    encoder.tokenize.save()
+    encoder.save("toy", notebook="train/03_encoder.ipynb", seed=0)
+    again = Encoder.load("toy")
+    torch.testing.assert_close(
+        again.embed_images(images), encoder.embed_images(images), atol=5e-3, rtol=0
+    )  # fp16 on disk
+    assert again.tokenizer_name == encoder.tokenizer_name
+    assert Encoder.load("toy").fingerprint == again.fingerprint
+    train_tokenizer([WORLD], seed=1, count=3).save()
+    with pytest.raises(InputError, match="another tokenizer"):
+        Encoder.load("toy")
+    with pytest.raises(InputError, match="encoder-unknown"):
+        Encoder.load("unknown")
+
+
+def test_fingerprint_follows_the_weights(encoder: Encoder) -> None:
+    other = Encoder.new(encoder.tokenize, seed=0)
+    before = other.fingerprint
+    assert before == Encoder.new(encoder.tokenize, seed=0).fingerprint
+    other.clip.logit_scale.data += 1e-3
+    assert other.fingerprint != before
+
+
+def test_wraps_a_local_open_clip_model(tmp_path) -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    about = {"model_cfg": SMALL, "preprocess_cfg": {"mean": mean, "std": std}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(about))
+    torch.manual_seed(0)
+    clip = open_clip.CLIP(**SMALL)
+    save_file(clip.state_dict(), tmp_path / "open_clip_model.safetensors")
+
+    encoder = Encoder.from_open_clip(f"local-dir:{tmp_path}")
+
+    assert encoder.image_size == 32
+    assert encoder.context_length == 12
+    images = torch.rand(2, 3, 32, 32)
+    by_hand = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    expected = clip.eval().encode_image(by_hand, normalize=True)
+    torch.testing.assert_close(encoder.embed_images(images), expected)
+    ids = open_clip.SimpleTokenizer()(["a hat"], context_length=12)
+    torch.testing.assert_close(
+        encoder.embed_texts(["a hat"]), clip.encode_text(ids, normalize=True)
+    )
+    encoder.embed_texts(["hat " * 10])  # 10 words, start and end: exactly the context
+    with pytest.raises(InputError, match="longer than the encoder's 12 tokens"):
+        encoder.embed_texts(["a hat", "hat " * 11])
+
+
+def test_unknown_names_say_what_to_do(tmp_path) -> None:
+    with pytest.raises(InputError, match="no model 'ViT-Z'"):
+        Encoder.from_open_clip("ViT-Z", "openai")
+    with pytest.raises(InputError, match="needs weights"):
+        Encoder.from_open_clip("ViT-B-32")
+    with pytest.raises(InputError, match="could not load"):
+        Encoder.from_open_clip(f"local-dir:{tmp_path / 'missing'}")

@@ -1,0 +1,77 @@
+"""ZOOM's losses against hand-worked values."""
+
+import math
+
+import pytest
+import torch
+
+from visiondx.errors import InputError
+from visiondx.kernels.ssim import SSIMReference
+from visiondx.losses import attr_loss, struct_loss, target_loss, total_loss
+
+
+def test_target_loss_by_hand():
+    f, flipped = torch.tensor([0.25, 0.9]), torch.tensor([0.8, 0.1])
+    expected = torch.tensor(
+        [
+            -(0.8 * math.log(0.25) + 0.2 * math.log(0.75)),
+            -(0.1 * math.log(0.9) + 0.9 * math.log(0.1)),
+        ]
+    )
+    torch.testing.assert_close(target_loss(f.logit(), flipped), expected)
+    hard = torch.tensor([-math.log(0.25), -math.log(0.1)])
+    torch.testing.assert_close(target_loss(f.logit(), flipped, hard=True), hard)
+
+
+def test_target_loss_keeps_its_gradient_where_the_target_saturates():
+    logit = torch.tensor([80.0, -80.0], requires_grad=True)
+    loss = target_loss(logit, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(loss, torch.tensor([80.0, 80.0]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logit)
+    torch.testing.assert_close(gradient, torch.tensor([1.0, -1.0]))  # f(x_hat) - p_cls
+
+
+def test_target_loss_refuses_logits_and_other_shapes():
+    with pytest.raises(InputError, match="probabilities"):
+        target_loss(torch.zeros(2), torch.tensor([3.0, 0.5]))
+    with pytest.raises(InputError, match="probabilities"):
+        target_loss(torch.zeros(2), torch.tensor([math.nan, 0.5]))
+    with pytest.raises(InputError, match=r"\(2, 1\)"):
+        target_loss(torch.zeros(2, 1), torch.zeros(2))
+
+
+def test_struct_loss_is_zero_for_the_same_image_and_grows():
+    x = torch.rand(3, 3, 24, 24)
+    reference = SSIMReference(x)
+    torch.testing.assert_close(struct_loss(x, reference), torch.zeros(3), rtol=0, atol=1e-5)
+    little, much = (struct_loss((x + e * torch.randn_like(x)).clamp(0, 1), reference)
+                    for e in (0.05, 0.3))  # fmt: skip
+    assert (little < much).all()
+    black, white = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+    by_hand = torch.tensor([1 - 1e-4 / (1 + 1e-4)])
+    torch.testing.assert_close(struct_loss(white, SSIMReference(black)), by_hand, atol=1e-3, rtol=0)
+
+
+def test_attr_loss_by_hand_and_its_minimum():
+    p = torch.tensor([[0.5, 0.25, 0.25]])
+    q = torch.tensor([[0.25, 0.25, 0.5]])
+    expected = -(0.5 * math.log(0.25) + 0.25 * math.log(0.25) + 0.25 * math.log(0.5))
+    torch.testing.assert_close(attr_loss(q.log() + 7, p), torch.tensor([expected]))
+    logits = p.log().clone().requires_grad_()
+    loss = attr_loss(logits, p)
+    torch.testing.assert_close(loss, -(p * p.log()).sum(1))  # the entropy of p
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(p), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="prompts"):
+        attr_loss(logits, p[:, :2])
+
+
+def test_total_loss_weighs_and_names_the_term_that_is_not_finite():
+    terms = {"target": torch.tensor([1.0, 2.0]), "struct": torch.tensor([3.0, 4.0])}
+    weights = {"target": 2.0, "struct": 10.0}
+    torch.testing.assert_close(total_loss(terms, weights), torch.tensor([32.0, 44.0]))
+    terms["struct"] = torch.tensor([3.0, math.nan])
+    with pytest.raises(FloatingPointError, match=r"struct loss .* step 7 for 1 of 2 .*first: 1"):
+        total_loss(terms, weights, step=7)
+    with pytest.raises(InputError, match="attr"):
+        total_loss(terms, {**weights, "attr": 1.0})

@@ -1,0 +1,324 @@
+"""Running, recording and storing, on small notebooks in a small house of their own."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from visiondx import cli, notebooks, runs
+from visiondx.errors import InputError
+from visiondx.stats import Estimate
+
+PARAMETERS = (
+    'preset = "smoke"\nout_dir = "runs/x"\nseed = 7\nimages = 64\nrate = 0.5\nwords = ["a"]'
+)
+WORK = (
+    "import json, os, sys, pathlib\n"
+    "values = dict(preset=preset, seed=seed, images=images, rate=rate, words=words)\n"
+    "values |= dict(cwd=os.getcwd(), python=sys.executable)\n"
+    'pathlib.Path(out_dir, "seen.json").write_text(json.dumps(values))'
+)
+
+
+def make(path, *code, tagged=PARAMETERS, title="# A small one"):
+    cells = [new_markdown_cell(title)]
+    if tagged is not None:
+        cells.append(new_code_cell(tagged, metadata={"tags": ["parameters"]}))
+    notebook = new_notebook(cells=cells + [new_code_cell(source) for source in code])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A repository with notebooks/sub/small.ipynb and two presets."""
+    presets = tmp_path / "data" / "presets"
+    presets.mkdir(parents=True)
+    (presets / "smoke.yaml").write_text(
+        "defaults: {seed: 3, unheard_of: 1}\nnotebooks:\n  sub/small: {images: 4}\n"
+    )
+    (presets / "pretrained.yaml").write_text("requires: [backend]\ndefaults: {backend: real}\n")
+    monkeypatch.setenv("VISIONDX_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    make(tmp_path / "notebooks" / "sub" / "small.ipynb", WORK, "1 + 1")
+    return tmp_path
+
+
+def test_a_run_gets_preset_values_then_those_given(house, monkeypatch):
+    monkeypatch.chdir(house.parent)  # the working directory of the person is not the kernel's
+    out = runs.run_notebook("sub/small", "smoke", {"rate": 2, "words": ["b", "c"]})
+    assert out == house / "runs" / "sub" / "small" / "smoke"
+    seen = json.loads((out / "seen.json").read_text())
+    assert seen == {
+        "preset": "smoke",
+        "seed": 3,
+        "images": 4,
+        "rate": 2,
+        "words": ["b", "c"],
+        "cwd": str(house),
+        "python": sys.executable,
+    }
+    run = json.loads((out / "run.json").read_text())
+    assert (run["notebook"], run["preset"], run["seed"]) == ("sub/small", "smoke", 3)
+    assert run["status"] == "complete"
+    assert run["versions"]["numpy"] == np.__version__
+    executed = nbformat.read(out / "executed.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].data["text/plain"] == "2"
+    assert "A small one" in (out / "report.html").read_text("utf-8")
+    assert not list(out.glob("*.part.ipynb"))
+
+
+def test_a_notebooks_own_report_is_kept(house):
+    own = 'import pathlib; pathlib.Path(out_dir, "report.html").write_text("my own")'
+    make(house / "notebooks" / "own.ipynb", own)
+    out = runs.run_notebook("own", "smoke", out=house / "elsewhere")
+    assert out == house / "elsewhere"
+    assert (out / "report.html").read_text() == "my own"
+
+
+def test_a_failing_cell_leaves_what_ran_and_tells_why(house):
+    path = make(house / "notebooks" / "bad.ipynb", "print('before')", "left = 0\n1 / left")
+    out = house / "runs" / "bad" / "smoke"
+    out.mkdir(parents=True)
+    (out / "metrics.json").write_text("{}")  # an earlier run's must not pass for this one's
+    (out / "checkpoint").write_text("kept")
+    with pytest.raises(runs.RunError) as caught:
+        runs.run_notebook(path, "smoke")
+    message = str(caught.value)
+    assert "bad.ipynb failed" in message
+    assert "ZeroDivisionError: division by zero" in message
+    assert "1 / left" in message
+    assert "\x1b" not in message
+    assert "before" in (out / "executed.ipynb").read_text()
+    assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    assert not (out / "metrics.json").exists()
+    assert not (out / "report.html").exists()
+    assert (out / "checkpoint").read_text() == "kept"
+
+
+def test_bad_input_in_a_cell_stays_one_sentence(house, capsys):
+    raising = (
+        "class InputError(ValueError): pass\nraise InputError('the prompt is empty: say more')"
+    )
+    make(house / "notebooks" / "bad.ipynb", raising)
+    assert cli.main(["run", "bad", "--preset", "smoke"]) == 2
+    assert capsys.readouterr().err == "visiondx: the prompt is empty: say more\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (
+            ["sub/small", "--preset", "huge"],
+            "Unknown preset 'huge': choose one of pretrained, smoke",
+        ),
+        (["sub/small", "--preset", "smoke", "-p", "image", "3"], "Unknown parameter 'image'"),
+        (["sub/small", "--preset", "smoke", "-p", "images", "many"], "'images' must be int"),
+        (["sub/small", "--preset", "smoke", "-p", "images", "True"], "'images' must be int"),
+        (["sub/small", "--preset", "smoke", "-p", "words", "a"], "'words' must be list"),
+        (["sub/small", "--preset", "pretrained"], "no such parameter"),
+        (["sub/tall", "--preset", "smoke"], "No notebook 'sub/tall'"),
+        (["untagged", "--preset", "smoke"], "no cell tagged 'parameters'"),
+        (["sub/small", "--preset", "smoke", "--store"], "show embedded or full runs"),
+    ],
+)
+def test_bad_settings_are_one_line_before_anything_runs(house, capsys, arguments, named):
+    make(house / "notebooks" / "untagged.ipynb", "1", tagged=None)
+    assert cli.main(["run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert not (house / "runs").exists()
+
+
+def test_parameters_are_read_as_python_reads_them(tmp_path):
+    source = 'words = [\n    "a = b",  # c = d\n]\nn: int = 3\nother = n + 1\nnothing = None'
+    path = make(tmp_path / "n.ipynb", tagged=source)
+    expected = {"words": ["a = b"], "n": 3, "other": ..., "nothing": None}
+    assert notebooks.parameters(path) == expected
+
+
+def test_list_shows_names_titles_and_usable_presets(house, capsys):
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["sub/small", "smoke", "A", "small", "one"]
+    assert len(lines) == 2
+
+
+def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(runs, "run_notebook", lambda *given: calls.append(given) or Path("out"))
+    (house / "my model.py").write_text("")
+    monkeypatch.chdir(house)
+    words = ["--attributes", "a face with bangs", "a smiling face", "--images", "8"]
+    assert cli.main(["diagnose", "--target", "my model.py:load", *words]) == 0
+    path, preset, parameters, out = calls[0]
+    assert path == house / "notebooks" / "diagnose.ipynb"
+    assert preset == "embedded"
+    assert out == house / "runs" / "diagnose" / "my-model"
+    assert parameters == {
+        "target": f"{house}/my model.py:load",
+        "name": "my-model",
+        "attributes": ["a face with bangs", "a smiling face"],
+        "images": 8,
+    }
+    assert cli.main(["diagnose", "--target", "young", *words, "--name", "y1"]) == 0
+    assert calls[1][2]["target"] == "young"
+    assert calls[1][3].name == "y1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--target", "young", "--attributes"], "--attributes is empty"),
+        (["--target", "gone.py:load", "--attributes", "a"], "there is no file"),
+        (["--target", "gone.py", "--attributes", "a"], "names no function"),
+        (["--target", "young", "--attributes", "a", "--name", "../x"], "--name '../x'"),
+    ],
+)
+def test_diagnose_refuses_bad_input_in_one_line(house, capsys, arguments, named):
+    make(house / "notebooks" / "diagnose.ipynb")
+    assert cli.main(["diagnose", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "visiondx.cli", "run", "no_such"],
+        env={"PYTHONPATH": str(Path(runs.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("visiondx: No notebook 'no_such'")
+
+
+# ---------------------------------------------------------------- record and figure
+
+
+def test_record_is_flat_with_an_interval_for_each_key(tmp_path):
+    frame = runs.record(
+        {
+            "a.mean": Estimate(0.5, 0.4, 0.6, 20),
+            "a.rank": 1,
+            "a.apart": np.bool_(True),
+            "a.dict": {"value": np.float32(0.25), "low": 0.0, "high": 1.0, "n": np.int64(5)},
+        },
+        tmp_path,
+    )
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "a.mean": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 20},
+        "a.rank": {"value": 1, "low": 1, "high": 1, "n": 1},
+        "a.apart": {"value": 1, "low": 1, "high": 1, "n": 1},
+        "a.dict": {"value": 0.25, "low": 0.0, "high": 1.0, "n": 5},
+    }
+    assert frame.loc["a.mean", "high"] == 0.6
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [float("nan"), np.inf, None, "0.5", [1], {"value": 1, "low": float("nan")}, {"mean": 1}],
+)
+def test_record_refuses_what_is_no_finite_number_and_keeps_the_old_file(tmp_path, bad):
+    runs.record({"fine": 1}, tmp_path)
+    with pytest.raises(InputError, match=r"'the\.key'"):
+        runs.record({"fine": 2, "the.key": bad}, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["fine"]["value"] == 1
+
+
+def test_figure_is_saved_returned_and_closed(tmp_path):
+    from matplotlib import pyplot
+
+    fig, axes = pyplot.subplots()
+    axes.plot([0, 1])
+    assert runs.figure(fig, "curve", tmp_path) is fig
+    assert Image.open(tmp_path / "figures" / "curve.png").width > 300
+    assert not pyplot.fignum_exists(fig.number)
+    with pytest.raises(InputError, match="a/b"):
+        runs.figure(fig, "a/b", tmp_path)
+
+
+# ---------------------------------------------------------------- stored outputs
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def executed_copy(source, target, outputs):
+    """As papermill leaves it: one more cell, and outputs under the last."""
+    notebook = nbformat.read(source, as_version=4)
+    injected = new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(2, injected)
+    notebook.cells[-1].outputs = outputs
+    notebook.cells[-1].execution_count = 9
+    nbformat.write(notebook, target)
+    return target
+
+
+def test_stored_outputs_are_slim_and_go_stale_with_any_edit(house):
+    source = house / "notebooks" / "sub" / "small.ipynb"
+    smooth = np.linspace(0, 255, 200 * 200 * 3).reshape(200, 200, 3)
+    noisy = (smooth + np.random.default_rng(0).normal(0, 9, smooth.shape)).clip(0, 255)
+    data = {"image/png": png(noisy.astype(np.uint8)), notebooks.WIDGET: {"model_id": "x"}}
+    outputs = [
+        new_output("display_data", data=data),
+        new_output("stream", name="stderr", text="12% of a progress bar"),
+        new_output("stream", name="stdout", text=f"wrote {house}/runs/x"),
+    ]
+    executed = executed_copy(source, house / "executed.ipynb", outputs)
+    assert not notebooks.is_stale(notebooks.read(source))  # nothing stored, nothing stale
+    notebooks.store(executed, source, "embedded")
+
+    stored = notebooks.read(source)
+    assert [c.source for c in stored.cells] == ["# A small one", PARAMETERS, WORK, "1 + 1"]
+    picture, text = stored.cells[-1].outputs
+    assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).mode == "P"
+    assert len(picture.data["image/png"]) < len(data["image/png"]) / 2
+    assert notebooks.WIDGET not in picture.data
+    assert text.text == "wrote runs/x"
+    assert stored.metadata.visiondx.preset == "embedded"
+    assert not notebooks.is_stale(stored)
+    stored.cells[0].source += " edited"
+    assert notebooks.is_stale(stored)
+
+
+def test_outputs_of_other_cells_are_not_stored(house):
+    source = house / "notebooks" / "sub" / "small.ipynb"
+    executed = executed_copy(source, house / "executed.ipynb", [])
+    make(source, "something else")
+    with pytest.raises(InputError, match="changed while it ran"):
+        notebooks.store(executed, source, "embedded")
+
+
+def test_outputs_over_a_megabyte_are_refused_and_the_source_kept(house):
+    source = house / "notebooks" / "sub" / "small.ipynb"
+    before = source.read_bytes()
+    huge = new_output("stream", name="stdout", text="x" * notebooks.SIZE_LIMIT)
+    executed = executed_copy(source, house / "executed.ipynb", [huge])
+    with pytest.raises(InputError, match=r"1\.0 MB"):
+        notebooks.store(executed, source, "embedded")
+    assert source.read_bytes() == before
+
+
+def test_a_real_run_stores_its_outputs(house, capsys):
+    (house / "data" / "presets" / "embedded.yaml").write_text("defaults: {seed: 100}\n")
+    assert cli.main(["run", "sub/small", "--store"]) == 0
+    stored = notebooks.read(house / "notebooks" / "sub" / "small.ipynb")
+    assert stored.cells[-1].outputs[0].data["text/plain"] == "2"
+    assert not notebooks.is_stale(stored)
+    assert "report.html" in capsys.readouterr().out

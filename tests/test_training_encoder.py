@@ -1,0 +1,143 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from standins import NAMES, ToyWorld
+from visiondx.errors import InputError
+from visiondx.models.encoder import Encoder
+from visiondx.models.tokenizer import Tokenizer
+from visiondx.training.augment import augment
+from visiondx.training.encoder import (
+    EncoderConfig,
+    PromptBank,
+    attribute_loss,
+    contrastive_loss,
+    embed_tokens,
+    evaluate_encoder,
+    train_encoder,
+    train_tokenizer,
+)
+from visiondx.training.memory import keep_memory
+from visiondx.training.pool import Pool
+
+WORLD = ToyWorld()
+CONFIG = EncoderConfig(
+    steps=90,
+    batch=32,
+    lr=3e-3,
+    warmup=10,
+    pool=400,
+    phrasings=8,
+    neutral=("a shape",),
+    average=0.8,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([WORLD], count=50)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return Pool(WORLD, 100, seed=3)
+
+
+def test_contrastive_loss_by_hand() -> None:
+    images = torch.eye(2)
+    texts = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    # logits [[2, 1.2], [0, 1.6]]: rows softplus(-.8), softplus(-1.6); columns (-2), (-.4)
+    expected = sum(math.log1p(math.exp(-x)) for x in (0.8, 1.6, 2.0, 0.4)) / 4
+    assert contrastive_loss(images, texts, torch.tensor(2.0)).item() == pytest.approx(expected)
+
+
+def test_attribute_loss_by_hand() -> None:
+    images = torch.tensor([[1.0, 0.0]])
+    prompts = torch.tensor([[0.6, 0.8], [-0.6, 0.8], [0.0, 1.0]])  # present, absent, neutral
+    tau, share = torch.tensor(5.0), torch.tensor([0.2])
+    # the logit of "present" is 5 * .6 = 3 and of "absent" -3; a positive weighs .5 / .2
+    right = attribute_loss(images, prompts, torch.tensor([[True]]), share, tau)
+    assert right.item() == pytest.approx(2.5 * math.log1p(math.exp(-3)), rel=1e-5)
+    wrong = attribute_loss(images, prompts, torch.tensor([[False]]), share, tau)
+    assert wrong.item() == pytest.approx(0.625 * math.log1p(math.exp(3)), rel=1e-5)
+
+
+def test_leaving_out_padding_changes_nothing(tokenizer: Tokenizer) -> None:
+    clip = Encoder.new(tokenizer).clip
+    ids = tokenizer(["red", "a shape with corners", "日本"])
+    expected = F.normalize(clip.encode_text(ids), dim=1)
+    torch.testing.assert_close(embed_tokens(clip, ids), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_pool_matches_its_attributes_and_sets_each_by_a_coin(pool: Pool) -> None:
+    rows = torch.tensor([0, 77])
+    torch.testing.assert_close(
+        pool.render(rows), WORLD.render(pool.attributes[rows]), atol=0.5 / 255 + 1e-6, rtol=0
+    )
+    assert len(pool) == len(pool.attributes) == len(pool.labels) == 100
+    assert torch.equal(pool.attributes.values, Pool(WORLD, 100, seed=3).attributes.values)
+
+    class Rare(ToyWorld):
+        def from_normal(self, u):
+            attributes = super().from_normal(u)
+            return self.switch(attributes, "ring", u[:, NAMES.index("ring")] > 3)
+
+    share = Pool(Rare(), 400, seed=0).labels.float().mean(0)[NAMES.index("ring")]
+    assert 0.03 < share < 0.1  # half of its eighth, where the world alone has .001
+
+
+def test_prompt_bank_orders_present_absent_neutral(tokenizer: Tokenizer, pool: Pool) -> None:
+    bank = PromptBank(pool, CONFIG, tokenizer)
+    texts = [tokenizer.decode(row) for row in bank.pick(torch.Generator().manual_seed(0))]
+    assert texts[0] in ("a red shape", "a shape painted red")
+    assert texts[3] in ("a shape on stripes", "a striped picture")
+    assert texts[4] in ("a blue shape", "a shape that is not red")
+    assert texts[-1] == "a shape"
+    assert len(texts) == 9
+
+
+def test_augmentation_changes_each_image_within_range_and_is_seeded() -> None:
+    images = WORLD.render(WORLD.sample(1, 0)).expand(8, -1, -1, -1)
+    once, again = (augment(images, torch.Generator().manual_seed(2)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert once.min() >= 0
+    assert once.max() <= 1
+    different = (once - images).abs().mean((1, 2, 3))
+    assert (different > 0.005).all()
+    assert different.max() < 0.2
+    assert different.unique().numel() == 8
+    unchanged = augment(images, torch.Generator().manual_seed(2), amount=0.0)
+    torch.testing.assert_close(unchanged, images, atol=1e-4, rtol=0)
+
+
+def test_short_training_learns_the_toy_world_and_resumes(tokenizer, tmp_path) -> None:
+    before = evaluate_encoder(Encoder.new(tokenizer), WORLD, 200, 100, neutral="a shape")
+    _, finished, _ = train_encoder([WORLD], CONFIG, tmp_path, tokenizer=tokenizer, time_limit=0)
+    assert not finished  # one step, then the checkpoint
+    encoder, finished, log = train_encoder([WORLD], CONFIG, tmp_path, tokenizer=tokenizer)
+    assert finished
+    assert log[-1]["contrastive"] < 0.8 * math.log(CONFIG.batch)
+    areas = evaluate_encoder(encoder, WORLD, 200, 100, neutral="a shape")  # held-out words
+    assert min(areas["red"], areas["ring"]) > 0.9
+    assert max(before["red"], before["ring"]) < 0.9 or min(before.values()) < 0.6
+    assert areas["square"] == areas["square"]  # every toy attribute varies, so no NaN
+    other = replace(CONFIG, lr=1e-3)
+    with pytest.raises(InputError, match="another lr"):
+        train_encoder([WORLD], other, tmp_path, tokenizer=tokenizer)
+
+
+def test_constant_attribute_has_no_area(tokenizer: Tokenizer) -> None:
+    class AllRed(ToyWorld):
+        def sample(self, n, seed, given=None):
+            return super().sample(n, seed, {"red": True})
+
+    areas = evaluate_encoder(Encoder.new(tokenizer), AllRed(), 40, 0, neutral="a shape")
+    assert math.isnan(areas["red"])
+    assert 0 <= areas["ring"] <= 1
+
+
+def test_keeping_memory_never_fails() -> None:
+    assert keep_memory() in (True, False)

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+
+from visiondx.errors import InputError
+from visiondx.models.target import Target
+from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.edits import EditReport, Edits, _choose, evaluate, tune
+from visiondx.zoom.relevance import relevance_matrix
+from visiondx.zoom.search import SearchSettings
+from zoom_standins import (
+    NEUTRAL,
+    GridClassifier,
+    GridEncoder,
+    GridGenerator,
+    GridWorld,
+    cells,
+    prompt,
+)
+
+PROMPTS = [prompt(0), prompt(3), prompt(11)]
+FAST = SearchSettings(steps=6, eta=3.0, epsilon=4.0, batch=32)
+
+
+def pieces(weights=None):
+    generator, encoder = GridGenerator(), GridEncoder()
+    M = relevance_matrix(generator, encoder, 4, cache=None)
+    return Target(GridClassifier(weights or {0: 5.0, 3: 20.0})), generator, encoder, M
+
+
+def run(prompts=PROMPTS, weights=None, **settings):
+    target, generator, encoder, M = pieces(weights)
+    target.config = {"planted": "dark"}
+    settings = {"M": M, "images": 8, "settings": FAST, "threshold": 0.7, **settings}
+    return diagnose(target, prompts, NEUTRAL, generator, encoder, **settings)
+
+
+def test_planted_attribute_is_found_and_scored(tmp_path):
+    found = run(world=GridWorld(), known={prompt(11): "bright"}, consistency=(prompt(1), NEUTRAL))
+    assert found.sensitivity.rank[0] == found.planted == prompt(3)
+    metrics = found.metrics()
+    assert metrics["planted_rank"] == 1
+    assert metrics["planted_apart"] == 1
+    assert metrics["truth.planted_rank"] == 1
+    assert metrics[f"h.{prompt(11)}"].value == pytest.approx(0)
+    assert metrics["truth.spearman"].n == 3
+    frame = found.truth_frame()
+    assert frame["attribute"].iloc[0] == prompt(3)
+    assert {"h_true", "h_measured", "true_low", "true_high"} <= set(frame.columns)
+    found.save(tmp_path)
+    assert (tmp_path / "sensitivity.csv").is_file()
+
+
+def test_counterfactuals_are_ready_for_the_report():
+    strips = run().counterfactuals(pairs=2)
+    assert [strip["attribute"] for strip in strips] == PROMPTS
+    pair = strips[1]["pairs"][0]
+    assert pair["original"].shape == pair["counterfactual"].shape == (16, 16, 3)
+    assert pair["original"].dtype == np.uint8
+    assert abs(pair["p_original"] - pair["p_counterfactual"]) > 0.2
+
+
+def test_an_own_target_has_no_truth():
+    found = run(world=None)
+    assert found.truth is None
+    assert found.truth_frame() is None
+    assert set(found.metrics()) == {f"h.{name}" for name in PROMPTS}
+
+
+def test_a_world_without_the_words_has_no_truth():
+    assert run(prompts=[prompt(5), prompt(11)], world=GridWorld()).truth is None
+
+
+def test_no_threshold_takes_twenty_channels_or_says_how_many_there_are():
+    with pytest.raises(InputError, match="channels must be from 1 to"):
+        run(threshold=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompts": []}, "list of prompts"),
+        ({"prompts": ["  "]}, "needs words"),
+        ({"images": 1}, "at least 2 images"),
+        ({"consistency": ("one",)}, "two prompts"),
+        ({"weights": {0: float("nan")}}, "NaN"),
+        ({"weights": {0: 0.0}}, "no gradient"),
+        ({"threshold": 2.0}, "largest λ that works"),
+    ],
+)
+def test_bad_input_is_found_before_the_search(change, words, monkeypatch):
+    monkeypatch.setattr("visiondx.zoom.diagnose.search", lambda *_: pytest.fail("searched"))
+    with pytest.raises(InputError, match=words):
+        run(**change)
+
+
+class GridJudges:
+    """Attribute c is there if cell c is brighter than a half; unsure within a margin."""
+
+    margin = 0.002
+
+    def scores(self, images):
+        return torch.sigmoid(40 * cells(images))
+
+    def read(self, images):
+        return cells(images) > 0, cells(images).abs() < self.margin
+
+
+def test_edits_are_tuned_by_clip_and_judged_by_others(tmp_path):
+    _, generator, encoder, M = pieces()
+    styles = generator.sample_styles(32, seed=0)
+    weights = (0.5, 2.0, 6.0)
+    edits = tune(
+        generator, encoder, M, PROMPTS, NEUTRAL, styles, (1,), weights, level=0.9, wanted=0.9
+    )
+    assert edits.directions.n_channels == (1, 1, 1)
+    assert (edits.w == 6.0).all()
+    assert (edits.reached >= 0.9).all()
+
+    judged = [f"cell {c}" for c in range(16)]
+    names = ["cell 0", "cell 3", "cell 11"]
+    report = evaluate(edits, generator, GridJudges(), names, judged, seeds=(100, 101), images=16)
+    assert report.success_min.value > 0.9
+    assert report.success_mean.n == 32
+    assert report.diagonal_ratio.value > 1e3  # the grid is perfectly disentangled
+    table = report.to_frame().set_index("attribute")
+    assert table.loc["cell 3", "n"] <= 32
+    assert table.loc["cell 3", "change"] == pytest.approx(report.matrix.iloc[1, 1])
+    report.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"edits.csv", "edit_matrix.csv"}
+    assert edits.to_frame()["w"].tolist() == [6.0] * 3
+    with pytest.raises(InputError, match="nose"):
+        evaluate(edits, generator, GridJudges(), ["cell 0", "cell 3", "nose"], judged)
+
+
+def test_an_edit_that_does_nothing_has_no_success():
+    _, generator, encoder, M = pieces()
+    styles = generator.sample_styles(8, seed=0)
+    edits = tune(generator, encoder, M, PROMPTS, NEUTRAL, styles, (1,), (1.0,))
+    idle = Edits(edits.directions, torch.zeros(3), edits.reached, edits.others)
+    judged = [f"cell {c}" for c in range(16)]
+    report = evaluate(
+        idle, generator, GridJudges(), judged[:1] + judged[3:4] + judged[11:12], judged, (100,), 16
+    )
+    assert report.success_mean.value == 0
+    assert report.success_min.value == 0
+
+
+def test_choice_prefers_what_works_then_what_leaves_others_alone():
+    reached = torch.tensor([[0.2, 0.95, 0.99], [0.2, 0.5, 0.4]])
+    others = torch.tensor([[0.0, 0.7, 0.3], [0.0, 0.9, 0.1]])
+    assert _choose(reached, others, 0.9).tolist() == [2, 1]
+
+
+def test_edit_report_by_hand():
+    nan = np.nan
+    gained = np.array([[1, nan], [0, 1], [1, 1], [nan, nan]])
+    change = np.zeros((4, 2, 2))
+    change[:, 0, 0], change[:, 0, 1] = (0.8, 0.2, 0.5, 9), (-0.1, 0.1, 0.1, 9)
+    change[:, 1, 1], change[:, 1, 0] = (9, 0.6, 0.9, 9), (9, -0.2, 0.4, 9)
+    report = EditReport(("a", "b"), gained, change, np.zeros((4, 2)), np.array([1, 1, 2, 2]))
+    assert report.success["a"].value == pytest.approx(2 / 3)
+    assert report.success["b"].value == 1
+    assert report.success["a"].n == 3
+    assert report.success_mean.value == pytest.approx(5 / 6)
+    assert report.success_min.value == pytest.approx(2 / 3)
+    assert np.allclose(report.matrix, [[0.5, 0.1], [0.3, 0.75]])
+    # images without the attribute: (0.8 + 0.2 + 0.5 + 0.6 + 0.9) / (0.1 * 3 + 0.2 + 0.4)
+    assert report.diagonal_ratio.value == pytest.approx(3.0 / 0.9)
+    assert report.to_frame()["worst_seed"].tolist() == [0.5, 1.0]
