@@ -198,8 +198,11 @@ def test_embedded_target_round_trip(tmp_path, monkeypatch):
     assert loaded.labels == ("old", "young")
     assert loaded.config["planted"] == "bangs"
     loaded.check(images)
-    with pytest.raises(InputError, match="young-biased-bangs"):  # the known ones are named
+    with pytest.raises(InputError, match=r"choose from young-biased-bangs, or .*file\.py:function"):
         Target.load("youngish")
+    (tmp_path / "weights" / "target-young-biased-bangs.safetensors").write_bytes(b"altered")
+    with pytest.raises(InputError, match="altered"):
+        Target.load("young-biased-bangs")
 
 
 def test_classifier_is_small():

@@ -25,7 +25,8 @@ def run(weights, channels=(0, 3, 11), images=5, consistency=None, seed=0, **sett
     generator = GridGenerator()
     target = Target(GridClassifier(weights))
     styles = generator.sample_styles(images, seed)
-    settings = SearchSettings(**{"steps": 8, "eta": 3.0, "epsilon": 4.0, "beta": 0.0, **settings})
+    plain = {"steps": 8, "eta": 3.0, "epsilon": 4.0, "alpha": 1.0, "beta": 0.0, "gamma": 0.1}
+    settings = SearchSettings(**{**plain, **settings})
     directions = along(generator, *channels)
     found = search(
         generator, target, GridEncoder(), directions, styles, settings, consistency, seed
@@ -161,13 +162,23 @@ def test_several_starts_keep_the_better_one():
             None,
             along(generator, 0),
             styles,
-            SearchSettings(steps=10, eta=2.0, epsilon=20.0, beta=0, starts=starts),
+            SearchSettings(steps=10, eta=2.0, epsilon=20.0, alpha=1, beta=0, starts=starts),
         )
         for starts in ((0.0,), (-6.0, 6.0))
     ]
     assert found[0].change.max() == 0
     assert found[1].change.min() > 0.3
     assert (found[1].trajectory_w[0] == 6.0).all()  # the trajectory of the start that was kept
+
+
+def test_an_undecided_image_moves_only_towards_a_hard_label():
+    generator = GridGenerator()
+    styles = torch.zeros(1, 16)  # f(x) = 0.5
+    for hard in (False, True):
+        settings = SearchSettings(steps=3, eta=3.0, alpha=1, beta=0, hard=hard)
+        target = Target(GridClassifier({0: 20.0}))
+        found = search(generator, target, None, along(generator, 0), styles, settings)
+        assert (float(found.change) > 0.05) == hard
 
 
 def test_structure_term_holds_the_image_back():
@@ -204,7 +215,7 @@ def test_nan_stops_with_step_and_term(backward, term):
     generator = GridGenerator()
     styles = generator.style_mean.repeat(3, 1)
     styles[1, 0] += 1.0  # the brightest gets there first
-    settings = SearchSettings(steps=20, eta=0.8, epsilon=30.0, beta=0)
+    settings = SearchSettings(steps=20, eta=0.8, epsilon=30.0, alpha=1, beta=0)
     words = rf"The {term} is NaN or infinite at step [1-9]\d* for 'a grid with cell 0', image 1"
     with pytest.raises(FloatingPointError, match=words):
         search(generator, Target(Breaks(backward)), None, along(generator, 3, 0), styles, settings)

@@ -41,6 +41,7 @@ def test_apart_needs_separate_intervals():
     assert of(close).rank[0] == "a"
     assert not of([[0.0, 0.0, 0.0]] * 4).apart  # nothing moved, nothing won
     assert np.allclose(of([[0.0, 0.0, 0.0]] * 4).share, 0)
+    assert of([[0.0, 0.0, 0.0]] * 4).place("a") == 3  # a tie is not a win
 
 
 def test_part_and_other_names():

@@ -239,7 +239,17 @@ def _bad(values: Tensor) -> int:
     return int((~torch.isfinite(values)).reshape(len(values), -1).any(1).sum())
 
 
+def embedded() -> list[str]:
+    """Names of the embedded targets."""
+    return [n.removeprefix(EMBEDDED) for n in sorted(zoo.manifest()) if n.startswith(EMBEDDED)]
+
+
 def _embedded(name: str) -> Target:
+    if name not in embedded():
+        raise InputError(
+            f"No embedded target {name!r}: choose from {', '.join(embedded()) or 'none'}, or name "
+            'your own as "path/to/file.py:function".'
+        )
     tensors, config = zoo.load(EMBEDDED + name)
     module = build_classifier(config["width"])
     module.load_state_dict(tensors)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _MENTION = {True: 0.45, False: 0.10}  # chance that a present / an absent attribute is named
 _MOST = 6  # attributes named in one caption, so that captions fit the context
+# the binary attribute that a group's words also speak of
+_ABOUT = {"skin_tone": "pale_skin", "age_range": "young", "hair_colour": "black_hair"}
 _GROUP = 0.25  # chance of a finer word (skin tone, age range, hair colour)
 
 
@@ -66,8 +68,8 @@ class Grammar:
     def _caption(self, rng: random.Random, truth: dict[str, bool], groups: dict[str, int]) -> str:
         named: list[str] = []
         for name in rng.sample(list(truth), len(truth)):
-            kept_apart = any(frozenset((name, other)) in self._apart for other in named)
-            if len(named) < _MOST and not kept_apart and rng.random() < _MENTION[truth[name]]:
+            fits = len(named) < _MOST and not self._clash(name, named)
+            if fits and rng.random() < _MENTION[truth[name]]:
                 named.append(name)
         noun, adjectives, withs = None, [], []
         for name in named:
@@ -80,15 +82,12 @@ class Grammar:
                 adjectives.append(phrase)
             else:
                 withs.append(rng.choice(forms["with"]))
-        for name, index in groups.items():
-            # a finer word may name an attribute that is kept apart from another: only alone
-            if (
-                index >= 0
-                and len(withs) < 3
-                and rng.random() < _GROUP
-                and not self._clash(name, named)
-            ):
-                withs.append(rng.choice(self.words["groups"][name][index]))
+        about = list(named)
+        for group, index in groups.items():
+            fits = index >= 0 and len(withs) < 3 and not self._clash(_ABOUT[group], about)
+            if fits and rng.random() < _GROUP:
+                withs.append(rng.choice(self.words["groups"][group][index]))
+                about.append(_ABOUT[group])
         withs = list(dict.fromkeys(withs))  # a synonym may be drawn twice
         rng.shuffle(withs)
         subject = article(" ".join([*adjectives, noun or rng.choice(self.words["nouns"])]))
@@ -97,9 +96,9 @@ class Grammar:
             subject += f" {rng.choice(self.words['joins'])} {head}"
         return rng.choice(self.words["templates"]).format(subject)
 
-    def _clash(self, group: str, named: list[str]) -> bool:
-        about = {"skin_tone": "pale_skin", "age_range": "young", "hair_colour": "black_hair"}[group]
-        return any(frozenset((about, other)) in self._apart for other in named)
+    def _clash(self, name: str, named: list[str]) -> bool:
+        """Would this caption name a held-out pair of attributes?"""
+        return any(frozenset((name, other)) in self._apart for other in named)
 
     def phrases(self, name: str, present: bool, heldout: bool) -> list[str]:
         """Every single-attribute phrase of the chosen half, each a noun phrase."""

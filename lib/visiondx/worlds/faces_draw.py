@@ -57,7 +57,7 @@ def _geometry(a: Attributes) -> SimpleNamespace:
     g.ny = 0.285 + 0.015 * g.nose_length
     g.mw = 0.185 + 0.02 * g.mouth_width
     g.my = 0.44
-    g.lips = 0.034 + 0.052 * g.big_lips
+    g.lips = 0.028 + 0.067 * g.big_lips
     g.bend = -0.025 + 0.115 * g.smiling
     g.turn = 0.065 * g.yaw
     return g
@@ -193,14 +193,15 @@ def _age_marks(
     )
     canvas.paint(freckle, skin * 0.55, "face", teen)
     mid, old, very = (((g.age - t) / 4).clamp(0, 1) for t in (41, 54, 66))
-    crease = skin * 0.58
+    crease = skin * 0.50
     folds = segment(fmx, y, 0.14, 0.28, 0.225, 0.43, 0.016)
     bags = segment(fmx, y, g.gap - 0.06, g.ey + 0.155, g.gap + 0.08, g.ey + 0.15, 0.016)
-    canvas.paint(torch.minimum(folds, bags), crease, "face", mid)
-    lines = torch.minimum(box(fx, y, 0.0, -0.25, 0.20, 0.014), box(fx, y, 0.0, -0.315, 0.16, 0.014))
-    canvas.paint(lines, crease, "face", old)
-    hollow = segment(fmx, y, 0.31, 0.27, 0.29, 0.41, 0.018)
-    canvas.paint(hollow, crease, "face", very)
+    # beside beard, glasses and bangs, so that they never hide all of an old face's marks
+    cheeks = segment(fmx, y, 0.315, 0.245, 0.285, 0.40, 0.021)
+    marks = torch.minimum(torch.minimum(folds, bags), cheeks)
+    canvas.paint(marks, crease, "face", mid)
+    canvas.paint(box(fx, y, 0.0, -0.25, 0.20, 0.014), crease, "face", old)
+    canvas.paint(box(fx, y, 0.0, -0.315, 0.16, 0.014), crease, "face", very)
 
 
 def _mouth(
@@ -222,11 +223,11 @@ def _nose(
     canvas: Canvas, fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace, skin: Tensor
 ) -> None:
     """A round nose, or a long pointed one."""
-    shade = skin * 0.60
-    round_nose = ellipse(fx, y, 0.0, g.ny - 0.055, 0.085, 0.055)
+    shade = skin * 0.50
+    round_nose = ellipse(fx, y, 0.0, g.ny - 0.06, 0.088, 0.050)
     canvas.paint(round_nose, shade, "nose", 1 - g.pointy_nose)
-    top = g.ny - 0.27
-    point = torch.maximum(fmx * 0.95 - (y - top) * 0.34, y - g.ny + 0.01)
+    top = g.ny - 0.34
+    point = torch.maximum(fmx * 0.95 - (y - top) * 0.31, y - g.ny + 0.005)
     canvas.paint(point, shade, "nose", g.pointy_nose)
 
 

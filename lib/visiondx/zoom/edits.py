@@ -223,26 +223,26 @@ def evaluate(
     generator,
     judges,
     names: Sequence[str],
-    judged: Sequence[str],
     seeds: Sequence[int] = (100, 101, 102, 103, 104),
     images: int = 64,
 ) -> EditReport:
     """Judge every edit on ``images`` fresh images of each seed.
 
     Args:
-        judges: ``probabilities(images) -> (2, B, A)`` and ``read(images) -> (labels, abstain)``.
-        names: the judged attribute that each edit is about. judged: the judges' A names.
+        judges: ``binary`` (A names), ``scores(images) -> (B, A)``, ``read(images) -> (labels,
+            abstain)``, see ``models.judges``.
+        names: the judges' attribute that each edit is about.
 
     An image counts for an attribute if both judges say that it lacks it; it has gained it if both
     say so afterwards (an abstention is no gain).
     """
-    missing = [name for name in names if name not in judged]
+    missing = [name for name in names if name not in judges.binary]
     if missing or len(names) != len(edits.w) or len(set(names)) < len(names):
         raise InputError(
             f"{len(edits.w)} edits need as many different names of the judges' attributes, "
             f"got {list(names)}; unknown: {missing}."
         )
-    columns = [list(judged).index(name) for name in names]
+    columns = [judges.binary.index(name) for name in names]
     n = len(names)
     gained, abstained = np.zeros((2, len(seeds) * images, n))
     change = np.zeros((len(seeds) * images, n, n))

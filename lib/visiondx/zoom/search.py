@@ -23,23 +23,26 @@ from visiondx.zoom.result import SearchResult
 class SearchSettings:
     """How Eqs. 4 and 10 are run. The paper gives only eta = 0.2 and epsilon = 30.
 
-    w counts standard deviations of style here (see ``Directions``), so steps and weights have
-    another scale than in the authors' code (50 for the target term, 0.005 for CLIP, no structure
-    term); ours are choices.
+    w counts standard deviations of style here (see ``Directions``), so the bound and the weights
+    have another scale than in the authors' code (30; 50 for the target term, 0.005 for CLIP, no
+    structure term); ours are choices.
 
     Args:
         steps: gradient steps. eta: step size η. epsilon: clamp bound ε, in standard deviations.
         alpha, beta, gamma: weights of the target, structure and attribute terms of Eq. 4.
+        hard: the target term aims at the opposite label, as in the authors' code, and not at
+            1 - f(x) (Eq. 5), which leaves an undecided image where it is.
         starts: initial w; with several, each pair keeps its most counterfactual one.
         batch: pairs synthesised at once; a memory limit, it does not change the result.
     """
 
     steps: int = 20
-    eta: float = 1.0
-    epsilon: float = 10.0
-    alpha: float = 1.0
-    beta: float = 0.1
-    gamma: float = 0.1
+    eta: float = 0.2
+    epsilon: float = 8.0
+    alpha: float = 10.0
+    beta: float = 5.0
+    gamma: float = 1.0
+    hard: bool = False
     starts: tuple[float, ...] = (0.0,)
     batch: int = 64
 
@@ -190,7 +193,7 @@ class _Chunk:
                 bar.update(len(w))
                 if last:
                     break
-                terms = {"target": target_loss(logit, flipped)}
+                terms = {"target": target_loss(logit, flipped, settings.hard)}
                 if ssim is not None:
                     terms["struct"] = struct_loss(edited, ssim)
                 if self.hold:

@@ -62,8 +62,8 @@ class Sensitivity:
         return tuple(self.attributes[i] for i in np.argsort(-self.raw, kind="stable"))
 
     def place(self, attribute: str) -> int:
-        """Rank of one attribute, 1 is the most influential."""
-        return self.rank.index(attribute) + 1
+        """Rank of one attribute, 1 is the most influential; of equals, all have the last rank."""
+        return int((self.raw >= self.raw[self.attributes.index(attribute)]).sum())
 
     @property
     def apart(self) -> bool:
