@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NAMES = ("red", "square", "ring", "stripe", "x", "y")
+NAMES = ("red", "ring", "square", "stripe", "x", "y")
 WORDS = {
     "red": (("a red shape", "a shape painted red"), ("a blue shape", "a shape that is not red")),
     "square": (("a square shape", "a shape with corners"), ("a round shape", "a disc")),
@@ -64,7 +64,7 @@ class ToyWorld:
 
     def render(self, attributes: ToyAttributes, size: int = 64) -> Tensor:
         """(B, 3, size, size) in [0, 1]."""
-        red, square, ring, stripe, x, y = (v.view(-1, 1, 1) for v in attributes.values.T)
+        red, ring, square, stripe, x, y = (v.view(-1, 1, 1) for v in attributes.values.T)
         line = torch.linspace(-1, 1, size, device=attributes.values.device)
         dx, dy = line - 0.3 * x, line[:, None] - 0.3 * y
         disc, box = (dx**2 + dy**2).sqrt(), torch.maximum(dx.abs(), dy.abs())
@@ -77,7 +77,7 @@ class ToyWorld:
         return (image * (1 - hoop[:, None])).clamp(0, 1)
 
     def labels(self, attributes: ToyAttributes) -> Tensor:
-        return attributes.values[:, :4] > 0.5
+        return attributes.values[:, : len(self.binary)] > 0.5
 
     def prompt(
         self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False

@@ -7,6 +7,7 @@ at full resolution, and average pooling replaces the filtered stride.
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +71,7 @@ class Discriminator(nn.Module):
         widths = [channels[r] for r in sorted(channels, reverse=True)]
         self.group = group
         self.fromrgb = EqualConv(12, widths[0], 1)
-        self.blocks = nn.Sequential(
-            *[Block(a, b) for a, b in zip(widths, widths[1:], strict=False)]
-        )
+        self.blocks = nn.Sequential(*[Block(a, b) for a, b in pairwise(widths)])
         self.conv = EqualConv(widths[-1] + 1, widths[-1], 3)
         self.fc = FullyConnectedLayer(widths[-1] * 16, widths[-1], activate=True)
         self.out = FullyConnectedLayer(widths[-1], 1)

@@ -119,6 +119,11 @@ class Judges(nn.Module):
         judges.load_state_dict(tensors)
         return judges.to(device)
 
+    def save(self, world: str = "faces", **about: object) -> None:
+        """Keep the weights in data/weights/; `about` (notebook, seed, quality) as in `zoo.save`."""
+        config = {"binary": list(self.binary), "groups": self.groups}
+        zoo.save(f"{world}-judges", self.state_dict(), config, **about)
+
     def split(self, logits: Tensor) -> dict[str, Tensor]:
         """Logits of one judge as {"binary": (B, A), group: (B, values), …}."""
         parts = logits.split([len(self.binary), *self.groups.values()], dim=1)

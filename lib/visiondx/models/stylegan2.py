@@ -8,10 +8,13 @@ concatenated, are the style vector s; `SynthesisNetwork.styles` gives it and `fo
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from visiondx.kernels.modulate import demodulate_bias_act, demodulation
 
 LEAK = 0.2
 GAIN = math.sqrt(2.0)  # keeps the variance through a leaky ReLU
@@ -55,7 +58,7 @@ class MappingNetwork(nn.Module):
         super().__init__()
         widths = [z_dim, *[width] * (num_layers - 1), w_dim]
         self.num_layers = num_layers
-        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(pairwise(widths)):
             layer = FullyConnectedLayer(inputs, outputs, activate=True, lr_multiplier=lr_multiplier)
             setattr(self, f"fc{i}", layer)
         self.register_buffer("w_avg", torch.zeros(w_dim))
@@ -90,18 +93,13 @@ def upsample(x: Tensor, taps: Tensor) -> Tensor:
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
 
 
-def demodulation(weight: Tensor, style: Tensor) -> Tensor:
-    """1 / |style * weight| per sample and output channel: (O, I, k, k), (B, I) -> (B, O)."""
-    energy = weight.square().sum(dim=(2, 3))  # (O, I)
-    return (style.square() @ energy.t() + 1e-8).rsqrt()
-
-
 def modulated_layer(
     x: Tensor,  # (B, I, H, W)
     weight: Tensor,  # (O, I, 3, 3), float32
     style: Tensor,  # (B, I), float32
     bias: Tensor,  # (O,)
-    noise: Tensor | None,  # broadcasts to (B, 1, H', W')
+    noise: Tensor | None,  # (B or 1, 1, H', W')
+    strength: Tensor,  # of the noise, ()
     blur: Tensor | None,  # (4, 4) taps: upsample twofold; None: keep the size
 ) -> Tensor:
     """Modulated convolution, demodulation, noise, bias, leaky ReLU: -> (B, O, H', W').
@@ -110,19 +108,14 @@ def modulated_layer(
     convolution: conv(x, style * W) * d = d * conv(x * style, W).
     """
     with torch.autocast(x.device.type, enabled=False):
-        scale = demodulation(weight.float(), style.float()) * GAIN
+        dcoef = demodulation(weight, style)
     x = x * style.to(x.dtype)[:, :, None, None]
     if blur is None:
         x = F.conv2d(x, weight, padding=1)
     else:
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         x = depthwise(F.pad(x, (1, 1, 1, 1)), blur * 4)
-    shift = bias.to(x.dtype)[None, :, None, None] * GAIN  # leaky ReLU lets a positive gain pass
-    if noise is not None:
-        shift = shift + noise.to(x.dtype) * GAIN
-    # not addcmul: its backward costs one more pass over the activations
-    x = (x * scale.to(x.dtype)[:, :, None, None]).add_(shift)
-    return F.leaky_relu(x, LEAK, inplace=True)
+    return demodulate_bias_act(x, dcoef, noise, strength, bias, slope=LEAK, gain=GAIN)
 
 
 class SynthesisLayer(nn.Module):
@@ -142,12 +135,11 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: Tensor, style: Tensor, noise: str) -> Tensor:
         drawn = None
         if noise == "const":
-            drawn = self.noise_const * self.noise_strength
+            drawn = self.noise_const[None, None]
         elif noise == "random":
             drawn = torch.randn_like(self.noise_const.expand(len(x), 1, -1, -1))
-            drawn = drawn * self.noise_strength
         blur = self.resample_filter if self.up else None
-        return modulated_layer(x, self.weight, style, self.bias, drawn, blur)
+        return modulated_layer(x, self.weight, style, self.bias, drawn, self.noise_strength, blur)
 
 
 class ToRGBLayer(nn.Module):

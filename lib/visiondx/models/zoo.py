@@ -1,4 +1,4 @@
-"""Where weights come from: ``data/weights/*.safetensors`` and the manifest that vouches for them."""
+"""Where weights come from: ``data/weights/*.safetensors`` and the manifest vouching for them."""
 
 import json
 import platform
@@ -13,7 +13,7 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.files import atomic_write, data_dir, sha256
 
-_LIBRARIES = ("torch", "torchvision", "safetensors", "open_clip_torch")
+_LIBRARIES = ("torchvision", "safetensors", "open_clip_torch")
 
 
 def save(
@@ -113,7 +113,7 @@ def _folder() -> Path:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     for library in _LIBRARIES:
         try:
             versions[library] = version(library)

@@ -38,15 +38,15 @@ class GeneratorConfig:
     )
     mapping_layers: int = 4
     mapping_width: int = 256
-    mapping_lr_multiplier: float = 0.1  # 0.01, usual for GANs, is too slow for regression
+    mapping_lr_multiplier: float = 0.3  # 0.01, usual for GANs, is too slow for regression
     discriminator_channels: dict[int, int] = field(
         default_factory=lambda: {32: 32, 16: 64, 8: 128, 4: 128}
     )
-    batch: int = 32
+    batch: int = 16  # small: regression gains more from steps than from larger batches
     regression_images: int = 300_000
     overlap_images: int = 60_000
     adversarial_images: int = 120_000
-    regression_lr: float = 5e-3  # peak; falls as a cosine to adversarial_lr
+    regression_lr: float = 1e-2  # peak; falls as a cosine to adversarial_lr
     adversarial_lr: float = 1e-3
     discriminator_lr: float = 2e-3
     warmup_images: int = 10_000

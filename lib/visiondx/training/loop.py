@@ -203,7 +203,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def cosine(step: int, total: int, *, warmup: int = 0, final: float = 0.0) -> float:
-    """Factor that rises linearly over ``warmup`` steps, then falls as a half cosine to ``final``."""
+    """Factor rising linearly over ``warmup`` steps, then falling as a half cosine to ``final``."""
     if step < warmup:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))

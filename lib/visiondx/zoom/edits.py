@@ -195,14 +195,16 @@ class EditReport:
             if name not in self.success:
                 continue
             column = self.gained[:, i]
-            by_seed = [np.nanmean(column[self.seeds == s]) for s in np.unique(self.seeds)]
+            asked = np.isfinite(column)
+            seeds = np.unique(self.seeds[asked])
+            by_seed = [column[asked & (self.seeds == seed)].mean() for seed in seeds]
             estimate = self.success[name].as_dict()
             rows.append(
                 {
                     "attribute": name,
                     "success": estimate.pop("value"),
                     **estimate,
-                    "worst_seed": np.nanmin(by_seed),
+                    "worst_seed": min(by_seed),
                     "change": matrix[i, i],
                     "others": np.delete(matrix[i], i).mean() if len(matrix) > 1 else np.nan,
                     "abstained": self.abstained[:, i].mean(),
