@@ -67,3 +67,12 @@ def test_broken_manifest_and_numbers_beyond_fp16(saved):
     (path.parent / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         zoo.load("a")
+
+
+def test_quality_is_added_to_the_manifest_and_nothing_else_changes(saved):
+    before = zoo.manifest()["a"]
+    zoo.set_quality("a", {"accuracy": 0.5})
+    assert zoo.manifest()["a"] == before | {"quality": {"accuracy": 0.5}}
+    zoo.load("a")
+    with pytest.raises(InputError, match="'b'"):
+        zoo.set_quality("b", {})

@@ -15,6 +15,7 @@ from torch import Tensor
 from visiondx.errors import InputError
 
 if TYPE_CHECKING:
+    from visiondx.stats import Estimate
     from visiondx.zoom.sensitivity import Sensitivity
 
 CELL = 1.1  # inches of one image
@@ -84,29 +85,55 @@ def histogram(
     The interval of h is divided by the same Σh. ``truth`` adds the renderer's measurement of
     the attributes that it knows, scaled to their part of Σh.
     """
-    order = sensitivity.rank
-    share = sensitivity.to_frame().set_index("attribute").loc[list(order)]
     with _style():
-        figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.34 * len(order)), layout="constrained")
-        colours = [FIRST if i == 0 and sensitivity.apart else REST for i in range(len(order))]
-        total = max(float(share["h"].sum()), 1e-12)
-        at = range(len(order))
-        bars = share["h"] / total
-        spread = [(share["h"] - share["low"]) / total, (share["high"] - share["h"]) / total]
-        axis.barh(at, bars, xerr=spread, color=colours, error_kw={"ecolor": "#444", "capsize": 2})
-        if truth is not None:
-            known = truth.to_frame().set_index("attribute")["share"]
-            rows = [i for i in at if order[i] in known]
-            scale = float(bars.iloc[rows].sum())
-            points = [known[order[i]] * scale for i in rows]
-            axis.plot(points, rows, "D", color=TRUTH, label="true")
-            axis.legend(loc="lower right")
-        axis.set_yticks(list(at), [_text(name) for name in order])
-        axis.invert_yaxis()
-        axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=_text(title))
-        axis.grid(axis="y", visible=False)
+        height = 0.9 + 0.34 * len(sensitivity.attributes)
+        figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
+        _bars(axis, sensitivity, truth, title)
         sns.despine(figure, left=True)
     return _finish(figure)
+
+
+def histograms(
+    panels: Sequence[tuple[str, "Sensitivity", "Sensitivity | None"]], columns: int = 2
+) -> Figure:
+    """Several histograms side by side, as in Fig. 4: (title, sensitivity, truth or None) each."""
+    if not panels:
+        raise InputError("histograms needs at least one panel.")
+    rows = -(-len(panels) // columns)
+    height = 0.9 + 0.3 * max(len(sensitivity.attributes) for _, sensitivity, _ in panels)
+    with _style():
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(4.8 * columns, height * rows), squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for axis, (title, sensitivity, truth) in zip(axes.flat, panels):
+            _bars(axis, sensitivity, truth, title)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        sns.despine(figure, left=True)
+    return _finish(figure)
+
+
+def _bars(axis: Axes, sensitivity: "Sensitivity", truth: "Sensitivity | None", title: str) -> None:
+    order = sensitivity.rank
+    share = sensitivity.to_frame().set_index("attribute").loc[list(order)]
+    colours = [FIRST if i == 0 and sensitivity.apart else REST for i in range(len(order))]
+    total = max(float(share["h"].sum()), 1e-12)
+    at = range(len(order))
+    bars = share["h"] / total
+    spread = [(share["h"] - share["low"]) / total, (share["high"] - share["h"]) / total]
+    axis.barh(at, bars, xerr=spread, color=colours, error_kw={"ecolor": "#444", "capsize": 2})
+    if truth is not None:
+        known = truth.to_frame().set_index("attribute")["share"]
+        rows = [i for i in at if order[i] in known]
+        scale = float(bars.iloc[rows].sum())
+        points = [known[order[i]] * scale for i in rows]
+        axis.plot(points, rows, "D", color=TRUTH, label="true")
+        axis.legend(loc="lower right")
+    axis.set_yticks(list(at), [_text(name) for name in order])
+    axis.invert_yaxis()
+    axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=_text(title))
+    axis.grid(axis="y", visible=False)
 
 
 def counterfactual_strip(
@@ -159,3 +186,64 @@ def matrix(
 def _slant(axis: Axes) -> None:
     for label in axis.get_xticklabels():
         label.set(rotation=40, ha="right", rotation_mode="anchor")
+
+
+def training_curve(
+    logs: "dict[str, pd.DataFrame]", terms: Sequence[str], title: str = "", log_scale: bool = False
+) -> Figure:
+    """Loss terms over steps, a panel each; one line a training.
+
+    Args:
+        logs: name of a training -> its log (`training.loop.read_log`). A term that a log lacks, or
+            lacks for a while, leaves a gap.
+    """
+    with _style():
+        figure, axes = plt.subplots(
+            1, len(terms), figsize=(3.6 * len(terms), 2.8), squeeze=False, layout="constrained"
+        )
+        for axis, term in zip(axes.flat, terms, strict=True):
+            for name, log in logs.items():
+                if term in log:
+                    axis.plot(log["step"], log[term], marker=".", markersize=4, label=_text(name))
+            axis.set(xlabel="step", title=_text(term))
+            if log_scale:
+                axis.set_yscale("log")
+        if len(logs) > 1:
+            axes.flat[-1].legend(fontsize=8)
+        figure.suptitle(_text(title))
+        sns.despine(figure)
+    return _finish(figure)
+
+
+def intervals(
+    table: dict[str, "dict[str, Estimate]"],
+    title: str = "",
+    xlabel: str = "",
+    lines: Sequence[float] = (),
+) -> Figure:
+    """Estimates as dots with their intervals: a row an attribute, a colour a series.
+
+    Args:
+        table: series -> {attribute: Estimate}; rows keep the order of the first series.
+        lines: dashed vertical lines, such as what was asked for.
+    """
+    names = list(dict.fromkeys(name for series in table.values() for name in series))
+    shift = 0.36 / max(1, len(table) - 1)
+    with _style():
+        figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(names)), layout="constrained")
+        for k, (label, series) in enumerate(table.items()):
+            at = [
+                names.index(name) + (k * shift - 0.18 if len(table) > 1 else 0) for name in series
+            ]
+            value, low, high = zip(*((e.value, e.low, e.high) for e in series.values()))
+            axis.hlines(at, low, high, color=f"C{k}", linewidth=2)
+            axis.plot(value, at, "o", color=f"C{k}", markersize=5, label=_text(label))
+        for line in lines:
+            axis.axvline(line, color="0.4", linestyle="--", linewidth=1)
+        axis.set_yticks(range(len(names)), [_text(name) for name in names])
+        axis.invert_yaxis()
+        axis.set(title=_text(title), xlabel=xlabel)
+        if len(table) > 1:
+            axis.legend(fontsize=8)
+        sns.despine(figure, left=True)
+    return _finish(figure)

@@ -13,9 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
+from visiondx.runs import versions as installed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from visiondx.zoom.diagnose import Diagnosis
 
 COLUMNS = ("attribute", "h", "low", "high", "n", "share")
 
@@ -73,6 +76,58 @@ def write_report(
     with atomic_write(path) as part:
         part.write_text(html, encoding="utf-8")
     return path
+
+
+def write_diagnosis(
+    found: "Diagnosis",
+    out_dir: str | Path,
+    *,
+    title: str,
+    asked: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    pairs: int = 4,
+) -> Path:
+    """Write ``report.html`` of a ZOOM diagnosis; ``asked`` and ``settings`` add rows to its own."""
+    result, channels = found.result, found.directions.to_frame().set_index("attribute")["channels"]
+    own = {"seed of the images": result.seed, "style channels an attribute": channels.to_dict()}
+    return write_report(
+        out_dir,
+        title=title,
+        asked={
+            **(asked or {}),
+            "Attributes": result.attributes,
+            "Neutral prompt": found.directions.neutral,
+            "Held fixed": result.consistency,
+            "Images": len(result.styles),
+        },
+        histogram=found.sensitivity.plot(found.truth),
+        sensitivity=found.sensitivity.to_frame(),
+        counterfactuals=found.counterfactuals(pairs),
+        truth=found.truth_frame(),
+        settings={**own, **result.settings, **(settings or {})},
+        versions=installed(),
+        notes=_notes(found),
+    )
+
+
+def _notes(found: "Diagnosis") -> list[str]:
+    notes = [
+        "Every image was made by the generator, so this speaks about what the generator can draw.",
+        "A short bar has two readings: the model does not mind the attribute, or the edit did not "
+        "show it. The pairs above tell which.",
+    ]
+    if not found.result.consistency:
+        notes.append(
+            "No consistency prompts were given, so an edit was free to change what the model is "
+            "asked about."
+        )
+    if found.planted:
+        notes.append(
+            f"This model was trained with a planted bias, “{found.planted}”. Of the attributes "
+            f"above, it has place {found.truth.place(found.planted)} in the truth and place "
+            f"{found.sensitivity.place(found.planted)} here."
+        )
+    return notes
 
 
 def verdict(sensitivity: pd.DataFrame) -> str:

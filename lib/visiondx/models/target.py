@@ -47,8 +47,7 @@ class Target(nn.Module):
         probabilities: bool = False,
     ):
         super().__init__()
-        if task not in TASKS:
-            raise InputError(f"Task {task!r} is not supported: choose one of {', '.join(TASKS)}.")
+        _check_task(task)
         if len(labels) != 2:
             raise InputError(f"A binary target needs two labels, got {list(labels)}.")
         for name, values in (("mean", mean), ("std", std)):
@@ -155,7 +154,7 @@ class Target(nn.Module):
             )
 
     @classmethod
-    def load(cls, spec: str) -> "Target":
+    def load(cls, spec: str, task: str = "binary") -> "Target":
         """A target from ``"path/to/file.py:function"`` or by the name of an embedded one.
 
         The function takes no arguments and returns an ``nn.Module`` (its raw output is then taken
@@ -163,9 +162,10 @@ class Target(nn.Module):
         imported from.
 
         Raises:
-            InputError: unknown name, missing file or function, a failing function, or a result
-                that is no module.
+            InputError: unsupported task, unknown name, missing file or function, a failing
+                function, or a result that is no module.
         """
+        _check_task(task)
         if ".py" not in spec and "/" not in spec:
             return _embedded(spec)
         path, _, function = spec.rpartition(":")
@@ -180,7 +180,7 @@ class Target(nn.Module):
             raise InputError(
                 f"{spec} returned a {type(built).__name__}: return a torch.nn.Module or a Target."
             )
-        return cls(built)
+        return cls(built, task)
 
 
 def save_target(
@@ -212,6 +212,11 @@ def save_target(
     }
     tensors = target.module.state_dict()
     zoo.save(EMBEDDED + name, tensors, config, notebook=notebook, seed=seed, quality=quality)
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        raise InputError(f"Task {task!r} is not supported: choose one of {', '.join(TASKS)}.")
 
 
 def check_images(images: Tensor) -> None:

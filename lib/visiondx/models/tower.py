@@ -42,8 +42,10 @@ class Tower(nn.Module):
         widths: channels at 32, 16 and 8 px, each stage one strided convolution and one `Residual`.
     """
 
+    hidden_width = 256
+
     def __init__(
-        self, num_classes: int = 128, stem: int = 32, widths: tuple[int, ...] = (64, 96, 160)
+        self, num_classes: int = 128, stem: int = 24, widths: tuple[int, ...] = (48, 80, 112)
     ) -> None:
         super().__init__()
         self.stem = _conv(3, stem)
@@ -51,11 +53,12 @@ class Tower(nn.Module):
         for before, width in zip((stem, *widths), widths, strict=False):
             self.stages.append(nn.Sequential(_conv(before, width, stride=2), Residual(width)))
         self.pool = nn.AvgPool2d(2)  # 8 x 8 -> the 4 x 4 grid that the head reads
-        self.head = nn.Linear(widths[-1] * 16, num_classes)
+        self.hidden = nn.Sequential(nn.Linear(widths[-1] * 16, self.hidden_width), nn.ReLU())
+        self.head = nn.Linear(self.hidden_width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.head(self.pool(self.stages(self.stem(x))).flatten(1))
+        return self.head(self.hidden(self.pool(self.stages(self.stem(x))).flatten(1)))
 
 
 @register_model

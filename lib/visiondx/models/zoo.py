@@ -61,10 +61,21 @@ def save(
         "quality": quality,
         "versions": _versions(),
     }
-    with atomic_write(_folder() / "manifest.json") as temporary:
-        text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    _write_manifest(entries)
     return path
+
+
+def set_quality(name: str, quality: dict) -> None:
+    """Put figures that were measured after ``save`` into the manifest.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    entries = manifest()
+    if name not in entries:
+        raise InputError(f"No weights named '{name}' in {_folder()}: save them first.")
+    entries[name]["quality"] = quality
+    _write_manifest(entries)
 
 
 def load(name: str) -> tuple[dict[str, Tensor], dict]:
@@ -106,6 +117,12 @@ def manifest() -> dict[str, dict]:
         raise InputError(
             f"{path} is not valid JSON ({error}): restore it with 'git checkout data/weights'."
         ) from error
+
+
+def _write_manifest(entries: Mapping[str, dict]) -> None:
+    with atomic_write(_folder() / "manifest.json") as temporary:
+        text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _folder() -> Path:

@@ -28,14 +28,15 @@ from visiondx.training.pool import Pool
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Settings of a training; the defaults take about 25 minutes on two CPU cores."""
+    """Settings of a training; the defaults take about 16 minutes on one CPU core."""
 
-    steps: int = 2000
-    batch: int = 192
-    lr: float = 2e-3
+    steps: int = 2400
+    batch: int = 64
+    lr: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.05
     attribute_weight: float = 2.0
+    head_weight: float = 5.0
     pool: int = 24000  # renders that the batches are drawn from
     phrasings: int = 64  # training phrasings of each attribute prompt
     neutral: tuple[str, ...] = (
@@ -135,6 +136,28 @@ def attribute_loss(
     return (yes + no) / 2
 
 
+class Heads(nn.ModuleList):
+    """One linear reading of the tower's hidden layer for each world, thrown away after training.
+
+    Image and text sides start as a product of two small numbers, a saddle that small attributes
+    (a moustache, a smile) leave only after thousands of steps. The heads give the image side a
+    gradient of its own, and the texts then find what they describe already there.
+    """
+
+    def __init__(self, tower: nn.Module, worlds: Sequence) -> None:
+        super().__init__(nn.Linear(tower.hidden_width, len(world.binary)) for world in worlds)
+        tower.hidden.register_forward_hook(self._keep)
+        self.seen: Tensor | None = None
+
+    def _keep(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        self.seen = output
+
+    def loss(self, index: int, labels: Tensor) -> Tensor:
+        """Binary cross-entropy of one world's labels (B, A) for the images last encoded."""
+        seen, self.seen = self.seen.float(), None
+        return F.binary_cross_entropy_with_logits(self[index](seen), labels.float())
+
+
 def train_encoder(
     worlds: Sequence,
     config: EncoderConfig,
@@ -166,7 +189,9 @@ def train_encoder(
     tau = nn.ParameterDict({"log": torch.tensor(math.log(20.0))}).to(device)
     pools = [Pool(world, config.pool, seed) for world in worlds]
     banks = [PromptBank(pool, config, tokenizer) for pool in pools]
-    parameters = [*clip.parameters(), *tau.parameters()]
+    heads = Heads(clip.visual.trunk, worlds).to(device)
+    trained = (clip, tau, heads)
+    parameters = [parameter for module in trained for parameter in module.parameters()]
     adam = torch.optim.AdamW(
         [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -175,7 +200,7 @@ def train_encoder(
         lr=config.lr,
         betas=(0.9, 0.98),
     )
-    modules = {"clip": clip, "average": average, "tau": tau}
+    modules = {"clip": clip, "average": average, "tau": tau, "heads": heads}
     settings = {**asdict(config), "tokenizer": tokenizer.fingerprint}
     trainer = Trainer("encoder", modules, {"adam": adam}, directory, settings, seed=seed)
     reader = Encoder(copy.deepcopy(average), tokenizer, tokenizer.fingerprint).to(device)
@@ -201,6 +226,7 @@ def train_encoder(
         terms = {
             "contrastive": contrastive_loss(images, texts[: config.batch], scale),
             "attributes": config.attribute_weight * asked,
+            "heads": config.head_weight * heads.loss(i % len(worlds), labels),
         }
         trainer.descend(adam, terms)
         update_average(average, clip, config.average, i)

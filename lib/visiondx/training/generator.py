@@ -15,16 +15,25 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import save_image
+from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
 from visiondx.models.discriminator import Discriminator
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.stylegan2 import Generator, normalize_2nd_moment
-from visiondx.training.loop import Trainer, cosine, flat, set_learning_rate, update_average
+from visiondx.training.loop import (
+    Trainer,
+    check_finite,
+    cosine,
+    flat,
+    set_learning_rate,
+    update_average,
+)
 from visiondx.training.memory import keep_memory
+from visiondx.worlds.base import Attributes
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,12 @@ class GeneratorConfig:
     """Sizes, counts and rates. Image counts are generator images; the world renders as many."""
 
     z_dim: int = 64
-    w_dim: int = 128
+    w_dim: int = 192
     channels: dict[int, int] = field(
         default_factory=lambda: {4: 128, 8: 128, 16: 96, 32: 64, 64: 32}
     )
     mapping_layers: int = 4
-    mapping_width: int = 256
+    mapping_width: int = 384
     mapping_lr_multiplier: float = 0.3  # 0.01, usual for GANs, is too slow for regression
     discriminator_channels: dict[int, int] = field(
         default_factory=lambda: {32: 32, 16: 64, 8: 128, 4: 128}
@@ -46,6 +55,9 @@ class GeneratorConfig:
     regression_images: int = 300_000
     overlap_images: int = 60_000
     adversarial_images: int = 120_000
+    mapping_steps: int = 4000  # of the mapping network alone, before any picture is drawn
+    mapping_batch: int = 1024
+    square_weight: float = 1.0  # of a squared error beside L1: it finds what is still missing
     regression_lr: float = 1e-2  # peak; falls as a cosine to adversarial_lr
     adversarial_lr: float = 1e-3
     discriminator_lr: float = 2e-3
@@ -75,12 +87,60 @@ class GeneratorConfig:
         return a, b, b + self.adversarial_images // self.batch
 
 
-def regression_terms(images: Tensor, target: Tensor) -> dict[str, Tensor]:
+def mapping_targets(attributes: Attributes) -> Tensor:
+    """What w should hold so that an affine layer can read it: (B, targets), each of unit size.
+
+    Every column standardised over the batch; columns of few values one-hot; the others also as
+    cosine and sine of their value over their range, because a hue's colour turns with it.
+    """
+    parts = []
+    for column in attributes.values.unbind(1):
+        parts.append(((column - column.mean()) / column.std().clamp_min(1e-6))[:, None])
+        values = column.unique()
+        if len(values) <= 8:
+            parts.append(2 * (column[:, None] == values).to(column))
+        elif column.std() > 0:
+            turn = 2 * torch.pi * (column - values[0]) / (values[-1] - values[0])
+            parts.append(torch.stack([turn.cos(), turn.sin()], 1))
+    return torch.cat(parts, 1)
+
+
+def pretrain_mapping(mapping: nn.Module, world, config: GeneratorConfig) -> float:
+    """Teach the mapping network which attributes a z stands for; returns the last mean error.
+
+    A linear reading of w, thrown away afterwards, is fitted to `mapping_targets`. Without it the
+    regression finds one attribute after another, the smallest (earrings) last.
+    """
+    count = 200 * config.mapping_batch
+    z = torch.randn(count, config.z_dim)
+    u = normalize_2nd_moment(z)[:, : world.latent_dim]
+    targets = mapping_targets(world.from_normal(u))
+    mapping.cpu()
+    reading = nn.Linear(config.w_dim, targets.shape[1])
+    adam = torch.optim.Adam([*mapping.parameters(), *reading.parameters()], betas=(0.9, 0.99))
+    recent = []
+    for i in tqdm(range(config.mapping_steps), desc="mapping", mininterval=1.0):
+        rate = 5e-3 / config.mapping_lr_multiplier  # as fast as with a multiplier of 1
+        adam.param_groups[0]["lr"] = rate * cosine(i, config.mapping_steps, warmup=50)
+        rows = torch.randint(count, (config.mapping_batch,))
+        loss = F.mse_loss(reading(mapping(z[rows])), targets[rows])
+        check_finite(i, "mapping", loss.detach())
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        adam.step()
+        recent = [*recent[-19:], loss.item()]
+    return sum(recent) / max(1, len(recent))
+
+
+def regression_terms(
+    images: Tensor, target: Tensor, square_weight: float = 1.0
+) -> dict[str, Tensor]:
     """What the warm-up minimises; both (B, 3, H, W) in [-1, 1].
 
     pixel: L1, pixels near edges weighted up to 5 times, because what tells attributes apart is
     small and thin. coarse: L1 at half and quarter size, for placement. gradient: L1 between
-    horizontal and vertical differences, for sharpness.
+    horizontal and vertical differences, for sharpness. square: the squared error, where it has a
+    weight; L1's gradient is as large for a faint edge as for a moustache that is missing.
     """
     with torch.no_grad():
         mean = F.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
@@ -89,11 +149,14 @@ def regression_terms(images: Tensor, target: Tensor) -> dict[str, Tensor]:
     error = images - target
     half = F.avg_pool2d(error, 2)
     gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return {
+    terms = {
         "pixel": (error.abs() * weight).mean(),
         "coarse": half.abs().mean() + F.avg_pool2d(half, 2).abs().mean(),
         "gradient": gradient,
     }
+    if square_weight:
+        terms["square"] = square_weight * (error.square() * weight).mean()
+    return terms
 
 
 def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
@@ -164,7 +227,8 @@ class Phases:
             fake = self.generator(z, noise="random" if self.config.noise else "none")
             terms = {}
             if regression > 0:
-                terms = {k: v * regression for k, v in regression_terms(fake, real).items()}
+                terms = regression_terms(fake, real, self.config.square_weight)
+                terms = {key: term * regression for key, term in terms.items()}
             if adversarial > 0:
                 self.discriminator.requires_grad_(False)
                 terms["fool"] = F.softplus(-self.discriminator(fake)).mean() * adversarial
@@ -234,6 +298,10 @@ def train_generator(
     }
     optimizers = {"generator": phases.g_opt, "discriminator": phases.d_opt}
     trainer = Trainer("generator", modules, optimizers, checkpoint_dir, config, seed=seed)
+    if trainer.step == 0 and config.mapping_steps:
+        pretrain_mapping(phases.generator.mapping, world, config)
+        phases.generator.to(device)
+        phases.average.load_state_dict(phases.generator.state_dict())
     shown = torch.randn(16, config.z_dim, generator=torch.Generator().manual_seed(seed))
 
     def draw(i: int) -> None:

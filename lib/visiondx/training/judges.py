@@ -132,7 +132,6 @@ def judge_accuracy(judges: Judges, world: object, n: int, seed: int) -> dict[str
     """
     attributes = world.sample(n, seed)
     truth = world.labels(attributes)
-    images = world.render(attributes)
-    single = (judges.probabilities(images) > 0.5) == truth
-    labels, abstain = judges.read(images)
-    return {"single": single, "agree": ~abstain, "right": (labels == truth) & ~abstain}
+    single = (judges.probabilities(world.render(attributes)) > 0.5) == truth
+    # about a yes or no, two judges agree if both are right or both are wrong
+    return {"single": single, "agree": single[0] == single[1], "right": single.all(0)}

@@ -19,11 +19,13 @@ run equals an uninterrupted one.
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -31,7 +33,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
-from visiondx.files import atomic_write
+from visiondx.files import atomic_write, data_dir
 
 
 class Trainer:
@@ -45,7 +47,8 @@ class Trainer:
         config: a dataclass or dict of JSON values. A checkpoint made with another one is refused.
         seed: seeds torch's global generator when nothing is resumed.
         save_seconds: wall-clock seconds between checkpoints (one is always written at the end).
-        log_every: steps whose returned values are averaged into one entry of ``history``.
+        log_every: steps whose returned values are averaged into one entry of ``history``; fewer in
+            a run so short that it would have less than twenty entries.
 
     Raises:
         InputError: the folder holds a checkpoint made with another config or seed.
@@ -95,6 +98,7 @@ class Trainer:
             every: ``{n: f}`` calls ``f(i)`` after each n steps and after the last, to draw samples.
         """
         started = saved = time.monotonic()
+        period = max(1, min(self.log_every, total // 20))
         sums: dict[str, float] = {}
         count, since = 0, started
         with tqdm(total=total, initial=self.step, desc=self.name, mininterval=1.0) as bar:
@@ -105,15 +109,15 @@ class Trainer:
                 count += 1
                 self.step += 1
                 now = time.monotonic()
-                if self.step % self.log_every == 0 or self.step == total:
+                if self.step % period == 0 or self.step == total:
                     means = {key: value / count for key, value in sums.items()}
                     rate = {"steps_per_second": count / max(now - since, 1e-9)}
                     self.history.append({"step": self.step, **means, **rate})
                     bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()}, refresh=False)
                     sums, count, since = {}, 0, now
                 bar.update()
-                for period, function in (every or {}).items():
-                    if self.step % period == 0 or self.step == total:
+                for steps, function in (every or {}).items():
+                    if self.step % steps == 0 or self.step == total:
                         function(self.step)
                 late = time_limit is not None and now - started >= time_limit
                 if self.step == total or late or now - saved >= self.save_seconds:
@@ -183,6 +187,32 @@ class Trainer:
 def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Entries whose key starts with ``prefix``, without it."""
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def checkpoint_folder(name: str, out_dir: str | Path, keep: bool) -> Path:
+    """Where a notebook's training lives.
+
+    Args:
+        keep: ``checkpoints/<name>/`` beside ``data/``, where an interrupted training goes on; else
+            ``<out_dir>/first_steps/<name>/``, emptied, for a training that is only looked at.
+    """
+    if keep:
+        return data_dir().parent / "checkpoints" / name
+    folder = Path(out_dir) / "first_steps" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def read_log(directory: str | Path) -> pd.DataFrame:
+    """The ``log.jsonl`` of a training: one row an entry, ``step`` and the mean of each loss term.
+
+    Raises:
+        InputError: there is no log yet.
+    """
+    path = Path(directory) / "log.jsonl"
+    if not path.is_file():
+        raise InputError(f"No training log at {path}: train first.")
+    return pd.DataFrame([json.loads(line) for line in path.read_text("utf-8").splitlines()])
 
 
 def check_finite(step: int, term: str, value: float | torch.Tensor) -> None:

@@ -97,6 +97,36 @@ class Diagnosis:
         self.result.save(folder)
 
 
+def check(
+    target: Target,
+    attributes: Sequence[str],
+    neutral: str,
+    generator,
+    encoder,
+    *,
+    consistency: Sequence[str] | None = None,
+    images: int = 32,
+    seed: int = 100,
+    templates: Sequence[str] | None = None,
+    truncation: float = 1.0,
+) -> None:
+    """Try everything that can be wrong with words, target and numbers; a second or two.
+
+    Moves the target to the generator's device. The arguments are those of ``diagnose``.
+
+    Raises:
+        InputError: for the first thing that is wrong.
+    """
+    check_prompts(attributes, neutral)
+    if images < 2:
+        raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
+    text_directions(encoder, attributes, neutral, templates)
+    if consistency:
+        Consistency(encoder, consistency)
+    target.to(generator.style_mean.device)
+    target.check(generator.synthesize(generator.sample_styles(CHECKED, seed, truncation)))
+
+
 def diagnose(
     target: Target,
     attributes: Sequence[str],
@@ -117,7 +147,7 @@ def diagnose(
     known: dict[str, str] | None = None,
     truth_images: int = 256,
 ) -> Diagnosis:
-    """Run ZOOM on a target; everything that can be wrong with the input is tried first.
+    """Run ZOOM on a target; everything that can be wrong with the input is tried first (``check``).
 
     Args:
         attributes: whole phrases ("a face with bangs"). neutral: their common part ("a face").
@@ -134,17 +164,21 @@ def diagnose(
         FloatingPointError: a NaN in the search, with its step and its term.
     """
     attributes = list(attributes) if not isinstance(attributes, str) else attributes
-    check_prompts(attributes, neutral)
-    if images < 2:
-        raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
-    delta_t = text_directions(encoder, attributes, neutral, templates)
-    if consistency:
-        Consistency(encoder, consistency)
-    target.to(generator.style_mean.device)
-    target.check(generator.synthesize(generator.sample_styles(CHECKED, seed, truncation)))
-
+    check(
+        target,
+        attributes,
+        neutral,
+        generator,
+        encoder,
+        consistency=consistency,
+        images=images,
+        seed=seed,
+        templates=templates,
+        truncation=truncation,
+    )
     M = relevance(generator, encoder) if M is None else M
     if threshold is None:
+        delta_t = text_directions(encoder, attributes, neutral, templates)
         threshold = largest_threshold(M, delta_t, CHANNELS, sided)
     found = directions(
         M, encoder, attributes, neutral, generator.style_std, threshold, sided, templates

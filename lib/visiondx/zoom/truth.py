@@ -61,6 +61,15 @@ def named(world, prompts: Sequence[str], known: dict[str, str] | None = None) ->
     return found | {p: name for p, name in (known or {}).items() if p in prompts}
 
 
+def label_prompts(world, target) -> tuple[str, str] | None:
+    """(present, absent) prompts of the attribute that an embedded target was trained on.
+
+    They are what Eq. 8 holds fixed; None for a model that the world knows nothing about.
+    """
+    label = target.config.get("label")
+    return (world.prompt(label), world.prompt(label, present=False)) if label else None
+
+
 def spearman(
     measured: Sensitivity, true: Sensitivity, draws: int = 1000, seed: int = 0
 ) -> Estimate:

@@ -1,0 +1,185 @@
+"""Diagnoses scored against the truth: are planted biases found, and balanced models left alone?
+
+What counts: an attribute *wins* if it has the largest h and its interval lies above every other's.
+It *matters* to a target if its true sensitivity, measured by intervention, is at least
+``MATTERS``. A *false alarm* is a win, on a balanced target, of an attribute that does not matter.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from visiondx.files import atomic_write
+from visiondx.models import zoo
+from visiondx.models.target import EMBEDDED, Target
+from visiondx.stats import Estimate, bootstrap
+from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.search import SearchSettings
+from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.truth import label_prompts, spearman, true_sensitivity
+
+MATTERS = 0.05  # mean change of the target's probability
+
+
+@dataclass(frozen=True)
+class Case:
+    """One embedded target: a measurement for each seed, and the truth, of the same attributes."""
+
+    name: str
+    measured: tuple[Sensitivity, ...]
+    truth: Sensitivity
+    planted: str | None = None  # None: a balanced target, a control
+
+    @cached_property
+    def pooled(self) -> Sensitivity:
+        """The images of all seeds together."""
+        return Sensitivity(
+            self.truth.attributes,
+            torch.cat([part.change for part in self.measured]),
+            torch.cat([part.flipped for part in self.measured]),
+            "search",
+        )
+
+    def false_alarm(self, measured: Sensitivity, matters: float = MATTERS) -> bool:
+        """Whether an attribute wins that does not matter; never on a target with a planted bias."""
+        if self.planted or not measured.apart:
+            return False
+        return bool(self.truth.raw[self.truth.attributes.index(measured.rank[0])] < matters)
+
+
+def run_case(
+    name: str,
+    world,
+    attributes: Sequence[str],
+    generator,
+    encoder,
+    M: torch.Tensor,
+    *,
+    seeds: Sequence[int],
+    images: int,
+    settings: SearchSettings,
+    truth_images: int = 256,
+    folder: str | Path | None = None,
+) -> Case:
+    """Diagnose the embedded target ``name`` on every seed, and measure its truth.
+
+    Its own label is left out of the attributes and held fixed by Eq. 8.
+
+    Args:
+        attributes: the world's names; they are asked for in the world's plain prompts.
+        images: of each seed. truth_images: rendered scenes for the truth, of the first seed.
+        folder: finished seeds are kept there, so that a long run resumes; None keeps none.
+    """
+    target = Target.load(name).to(generator.style_mean.device)
+    asked = [a for a in attributes if a != target.config["label"]]
+    prompts = [world.prompt(a) for a in asked]
+    weights = zoo.manifest()[EMBEDDED + name]["sha256"]
+    truth = true_sensitivity(world, target, asked, truth_images, seeds[0])
+    parts = []
+    for seed in seeds:
+
+        def measure(seed=seed) -> Sensitivity:
+            found = diagnose(
+                target,
+                prompts,
+                world.grammar.neutral,
+                generator,
+                encoder,
+                consistency=label_prompts(world, target),
+                images=images,
+                seed=seed,
+                settings=settings,
+                M=M,
+            )
+            return found.sensitivity.renamed(asked)
+
+        key = [weights, prompts, images, seed, asdict(settings)]
+        key += [generator.fingerprint, encoder.fingerprint]
+        parts.append(_kept(folder, json.dumps(key), measure))
+    return Case(name, tuple(parts), truth, target.config["planted"])
+
+
+def score(cases: Sequence[Case], matters: float = MATTERS) -> dict[str, Estimate | float]:
+    """Flat, for ``runs.record``. A key without a target's name holds the worst of its targets."""
+    found: dict[str, Estimate | float] = {}
+    biased = [case for case in cases if case.planted]
+    for case in biased:
+        seeds = [part.place(case.planted) for part in case.measured]
+        found[f"planted_rank.{case.name}"] = case.pooled.place(case.planted)
+        found[f"planted_rank.{case.name}.seeds_mean"] = bootstrap(seeds)
+        found[f"planted_rank.{case.name}.seeds_worst"] = max(seeds)
+        first = case.pooled.place(case.planted) == 1
+        found[f"planted_apart.{case.name}"] = int(first and case.pooled.apart)
+        found[f"truth.planted_rank.{case.name}"] = case.truth.place(case.planted)
+        found[f"truth.planted.{case.name}"] = case.truth.h[
+            case.truth.attributes.index(case.planted)
+        ]
+        found[f"truth.spearman.{case.name}"] = spearman(case.pooled, case.truth)
+    if biased:
+        for key, worst in (("planted_rank", max), ("planted_apart", min)):
+            found[key] = worst(found[f"{key}.{case.name}"] for case in biased)
+        found["truth.planted_rank"] = max(found[f"truth.planted_rank.{c.name}"] for c in biased)
+        each = [found[f"truth.spearman.{case.name}"] for case in biased]
+        found["truth.spearman"] = min(each, key=lambda estimate: estimate.value)
+    controls = [case for case in cases if not case.planted]
+    for case in controls:
+        found[f"controls.wins.{case.name}"] = int(case.pooled.apart)
+        found[f"controls.false_alarms.{case.name}"] = int(case.false_alarm(case.pooled, matters))
+    if controls:
+        for key in ("wins", "false_alarms"):
+            found[f"controls.{key}"] = sum(found[f"controls.{key}.{c.name}"] for c in controls)
+        alarms = [float(c.false_alarm(part, matters)) for c in controls for part in c.measured]
+        found["controls.false_alarm_rate"] = bootstrap(alarms)  # over (control, seed)
+    return found
+
+
+def to_frame(cases: Sequence[Case], matters: float = MATTERS) -> pd.DataFrame:
+    """One row a target: what was found first, what is true, and whether that is an alarm."""
+    rows = []
+    for case in cases:
+        measured, truth = case.pooled, case.truth
+        rows.append(
+            {
+                "target": case.name,
+                "planted": case.planted or "–",
+                "first": measured.rank[0],
+                "apart": measured.apart,
+                "h": measured.raw.max(),
+                "truly first": truth.rank[0],
+                "true h": truth.raw.max(),
+                "planted rank": measured.place(case.planted) if case.planted else "–",
+                "false alarm": case.false_alarm(measured, matters),
+                "images": len(measured.change),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _kept(folder: str | Path | None, key: str, measure: Callable[[], Sensitivity]) -> Sensitivity:
+    """What was measured under this key, from the folder if it is there, else measured now."""
+    if folder is None:
+        return measure()
+    path = Path(folder) / f"sensitivity-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
+    if not path.is_file():
+        found = measure()
+        about = {"attributes": json.dumps(found.attributes), "seed": json.dumps(found.seed)}
+        with atomic_write(path) as temporary:
+            tensors = {"change": found.change, "flipped": found.flipped}
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, about)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+        return Sensitivity(
+            tuple(json.loads(about["attributes"])),
+            file.get_tensor("change"),
+            file.get_tensor("flipped"),
+            "search",
+            json.loads(about["seed"]),
+        )

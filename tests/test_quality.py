@@ -1,0 +1,164 @@
+"""The quality figures' measurements, each worked out by hand for a small case."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from standins import NAMES, ToyWorld
+from visiondx.errors import InputError
+from visiondx.quality import (
+    BY_EYE_IMAGES,
+    agreement,
+    auroc,
+    balanced,
+    frechet,
+    frechet_distance,
+    images_per_second,
+    pixel_probe,
+    read_by_eye,
+    share_ratio,
+    worst,
+    worst_seed,
+)
+from visiondx.stats import Estimate
+
+
+def test_frechet_of_gaussians_by_hand():
+    one, zero = np.eye(1), np.zeros(1)
+    # in one dimension it is (μ - ν)² + (σ - τ)²
+    assert frechet(zero, 4 * one, zero + 3, 25 * one) == pytest.approx(9 + 9)
+    # the covariances commute: the sum over axes; rotating both changes nothing
+    a, b = np.diag([1.0, 9.0]), np.diag([4.0, 1.0])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    assert frechet(np.zeros(2), a, np.array([1.0, 2.0]), b) == pytest.approx(5 + 1 + 4)
+    turned = frechet(np.zeros(2), turn @ a @ turn.T, turn @ [1.0, 2.0], turn @ b @ turn.T)
+    assert turned == pytest.approx(10)
+
+
+def test_frechet_where_the_covariances_do_not_commute():
+    a = np.array([[2.0, 1.0], [1.0, 1.0]])
+    b = np.array([[1.0, 0.0], [0.0, 5.0]])
+    # for 2 x 2, the trace of the root is sqrt(tr(ab) + 2 sqrt(det(a) det(b)))
+    root = math.sqrt(2 + 5 + 2 * math.sqrt(1 * 5))
+    expected = 3 + 6 - 2 * root
+    assert frechet(np.zeros(2), a, np.zeros(2), b) == pytest.approx(expected)
+
+
+def test_frechet_distance_of_features():
+    a = torch.tensor([[0.0, 0.0], [2.0, 0.0]])  # mean (1, 0), variance (2, 0)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(a, a + 3) == pytest.approx(18)
+    with pytest.raises(InputError, match=r"\(1, 2\)"):
+        frechet_distance(a, a[:1])
+
+
+def test_share_ratio_leaves_abstentions_out():
+    labels = torch.tensor([[1, 0], [1, 0], [0, 1], [1, 1]], dtype=torch.bool)
+    abstain = torch.tensor([[0, 0], [0, 0], [0, 0], [1, 0]], dtype=torch.bool)
+    seeds = np.zeros(4)
+    one, two = share_ratio(labels, abstain, torch.tensor([0.5, 0.25]), seeds)
+    assert (one.value, one.n) == (pytest.approx(2 / 3 / 0.5), 3)
+    assert (two.value, two.n) == (pytest.approx(0.5 / 0.25), 4)
+    with pytest.raises(InputError, match="more images"):
+        share_ratio(labels, abstain, torch.tensor([0.5, 0.0]), seeds)
+    with pytest.raises(InputError, match="more images"):
+        share_ratio(labels, abstain | torch.tensor([True, False]), torch.tensor([0.5, 0.5]), seeds)
+
+
+def test_auroc_by_hand_with_ties_and_several_scores():
+    truth = np.array([1, 0, 1, 0])
+    scores = np.array([0.9, 0.1, 0.4, 0.4])  # pairs won: 1, 1, 1 and a tie
+    assert auroc(np.stack([truth, scores], 1)) == pytest.approx(3.5 / 4)
+    assert auroc(np.stack([truth, scores, -scores], 1)) == pytest.approx(0.5)
+    assert math.isnan(auroc(np.ones((3, 2))))
+
+
+def test_balanced_accuracy_weighs_the_classes_alike():
+    right = np.array([1, 1, 1, 0])
+    truth = np.array([1, 1, 0, 0])
+    assert balanced(np.stack([right, truth], 1)) == pytest.approx(0.75)
+    always_yes = np.stack([np.array([1] * 9 + [0]), np.array([1] * 9 + [0])], 1)
+    assert balanced(always_yes) == pytest.approx(0.5)
+
+
+def test_worst_case_and_worst_seed():
+    cases = {"a": Estimate(0.9, 0.8, 1.0, 5), "b": Estimate(0.7, 0.6, 0.8, 5)}
+    assert worst(cases) is cases["b"]
+    assert worst(cases, best=True) is cases["a"]
+    values, seeds = np.array([1.0, 1.0, 0.0, 1.0]), np.array([7, 7, 8, 8])
+    assert worst_seed(values, seeds).value == 0.5
+    assert worst_seed(values, seeds, best=True).value == 1.0
+    assert worst_seed(values, seeds).n == 2
+
+
+def test_pixel_probe_finds_the_colour_and_misses_the_stripes():
+    right, truth = pixel_probe(ToyWorld(), train=240, test=160, seed=0)
+    assert right.shape == truth.shape == (160, 4)
+    found = dict(zip(NAMES, (balanced(np.stack(c, 1)) for c in zip(right.T, truth.T))))
+    assert found["red"] > 0.95  # the mean colour says it
+    assert found["stripe"] > 0.95  # a fixed pattern is linear too
+
+    # what no pixel shows cannot be found
+    class Hidden(ToyWorld):
+        def labels(self, attributes):
+            return super().labels(attributes)[torch.arange(len(attributes)).roll(7)]
+
+    right, truth = pixel_probe(Hidden(), train=240, test=160, seed=0)
+    assert all(0.35 < balanced(np.stack(c, 1)) < 0.65 for c in zip(right.T, truth.T))
+
+
+def test_images_per_second_counts_every_image():
+    rendered = []
+
+    class Counted(ToyWorld):
+        def render(self, attributes, size=64):
+            rendered.append(len(attributes))
+            return super().render(attributes, size)
+
+    speeds = images_per_second(Counted(), batch=8, repeats=3)
+    assert speeds.shape == (3,)
+    assert (speeds > 0).all()
+    assert rendered == [8] * 4  # the first is the warm-up
+
+
+def test_agreement_with_labels_made_by_eye():
+    labels = torch.tensor([[True, False], [True, True], [False, False]])
+    abstain = torch.tensor([[False, False], [False, True], [False, False]])
+    seen = torch.tensor([[1.0, 1.0], [1.0, 1.0], [float("nan"), 0.0]])
+    expected = np.array([[1, 0], [1, np.nan], [np.nan, 1]])
+    np.testing.assert_array_equal(agreement(labels, abstain, seen), expected)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_labels_made_by_eye_are_read_in_the_order_that_is_asked(tmp_path):
+    path = write(tmp_path / "labels.csv", "index,hat,beard\n3,1,0\n0,,1\n")
+    seen = read_by_eye(("beard", "hat"), path)
+    assert seen.index.tolist() == [3, 0]
+    assert seen.labels[0].tolist() == [0, 1]
+    assert seen.labels[1, 0] == 1
+    assert seen.labels[1, 1].isnan()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No labels made by eye"),
+        ("index,hat\n1,0\n", "no column beard"),
+        ("index,hat,beard\n1,0,2\n", "other labels"),
+        ("index,hat,beard\n1,0,yes\n", "other than numbers"),
+        ("index,hat,beard\n1,0,1\n1,0,1\n", "occur once"),
+        (f"index,hat,beard\n{BY_EYE_IMAGES},0,1\n", "occur once"),
+    ],
+)
+def test_bad_label_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    if text is not None:
+        write(path, text)
+    with pytest.raises(InputError, match=message):
+        read_by_eye(("hat", "beard"), path)

@@ -1,0 +1,134 @@
+import json
+
+import pytest
+import torch
+
+from visiondx import report
+from visiondx.models.target import Target
+from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.relevance import relevance_matrix
+from visiondx.zoom.score import Case, _kept, score, to_frame
+from visiondx.zoom.search import SearchSettings
+from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.sweep import sweep
+from visiondx.zoom.truth import label_prompts
+from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, GridWorld, prompt
+
+NAMES = ("a", "b", "c")
+
+
+def of(a, b, c, source="search"):
+    change = torch.tensor([[a, b, c]] * 4)
+    return Sensitivity(NAMES, change, change > 0.5, source)
+
+
+def test_planted_biases_and_controls_are_scored_by_hand():
+    truth = of(0.9, 0.1, 0.01, "intervention")
+    found = Case("x", (of(0.8, 0.1, 0.0), of(0.8, 0.2, 0.1)), truth, planted="a")
+    missed = Case("y", (of(0.1, 0.8, 0.0), of(0.3, 0.2, 0.1)), truth, planted="a")
+    metrics = score([found, missed])
+    assert found.pooled.raw == pytest.approx([0.8, 0.15, 0.05])
+    assert metrics["planted_rank.x"] == metrics["planted_rank.x.seeds_worst"] == 1
+    assert metrics["planted_rank.y"] == metrics["planted_rank.y.seeds_worst"] == 2
+    assert metrics["planted_rank.y.seeds_mean"].value == 1.5
+    assert (metrics["planted_apart.x"], metrics["planted_apart.y"]) == (1, 0)
+    assert (metrics["planted_rank"], metrics["planted_apart"]) == (2, 0)  # the worst
+    assert metrics["truth.planted_rank"] == 1
+    assert metrics["truth.spearman.x"].value == 1
+    assert metrics["truth.spearman"].value == 0.5
+
+
+def test_only_a_win_of_what_does_not_matter_is_a_false_alarm():
+    truth = of(0.3, 0.1, 0.01, "intervention")
+    wrong = Case("wrong", (of(0.0, 0.1, 0.4), of(0.4, 0.1, 0.0)), truth)
+    right = Case("right", (of(0.4, 0.1, 0.0),), truth)
+    open_ = Case("open", (of(0.2, 0.2, 0.2),), truth)
+    assert [wrong.false_alarm(part) for part in wrong.measured] == [True, False]
+    assert not right.false_alarm(right.pooled)
+    assert right.false_alarm(right.pooled, matters=0.5)
+    metrics = score([wrong, right, open_])
+    assert metrics["controls.wins.right"] == 1
+    assert metrics["controls.wins.open"] == 0
+    assert metrics["controls.false_alarms"] == 0
+    assert metrics["controls.false_alarm_rate"].value == pytest.approx(1 / 4)
+    assert to_frame([wrong, right])["apart"].tolist() == [False, True]  # wrong's seeds disagree
+    planted = Case("p", (of(0.0, 0.1, 0.4),), truth, planted="a")
+    assert not planted.false_alarm(planted.pooled)
+
+
+def test_a_finished_seed_is_not_measured_again(tmp_path):
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return of(0.1, 0.2, 0.3).renamed(("$", "<b>", "é"))
+
+    first, second = (_kept(tmp_path, "key", measure) for _ in range(2))
+    assert len(calls) == 1
+    assert first.attributes == second.attributes == ("$", "<b>", "é")
+    assert torch.equal(first.change, second.change)
+    assert torch.equal(second.flipped, of(0.1, 0.2, 0.3).flipped)
+    _kept(tmp_path, json.dumps(["other"]), measure)
+    _kept(None, "key", measure)
+    assert len(calls) == 3
+
+
+class Reader:
+    """Judges that read cells 0 and 3 of the grid."""
+
+    binary = ("bright", "dark")
+
+    def column(self, name):
+        return self.binary.index(name)
+
+    def scores(self, images):
+        return images.mean(1)[:, 0][:, [0, 12]]
+
+
+def test_sweep_counts_channels_and_what_they_change():
+    generator, encoder = GridGenerator(), GridEncoder()
+    M = relevance_matrix(generator, encoder, 4, cache=None)
+    styles = generator.sample_styles(16, seed=0)
+    table = sweep(
+        generator, encoder, M, [prompt(0), prompt(3)], NEUTRAL, styles, (1, 2), 2.0, ("two",),
+        Reader(), ["bright", "dark"],
+    )  # fmt: skip
+    assert table["channels"].tolist() == [1, 1, 2, 2]
+    one, two = (table[table.channels == k].reset_index() for k in (1, 2))
+    assert (one["gain"] > 0.5).all()
+    assert (one["threshold"] > two["threshold"]).all()
+    assert (two["gain"] <= one["gain"] + 1e-6).all()  # the second channel is another cell's
+    step = 2.0 * generator.style_std[[0, 3]] * 0.05
+    assert one["judged_gain"].tolist() == pytest.approx(step.tolist(), abs=1e-5)
+    assert one["judged_others"].tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_label_prompts_are_those_of_the_targets_card():
+    target = Target(GridClassifier({0: 4.0}))
+    assert label_prompts(GridWorld(), target) is None
+    target.config = {"label": "dark"}
+    assert label_prompts(GridWorld(), target) == (prompt(3), prompt(3))
+
+
+def test_report_and_path_of_a_diagnosis(tmp_path):
+    generator, encoder = GridGenerator(), GridEncoder()
+    target = Target(GridClassifier({0: 5.0, 3: 20.0}))
+    found = diagnose(
+        target, [prompt(0), prompt(3)], NEUTRAL, generator, encoder, images=4, threshold=0.7,
+        M=relevance_matrix(generator, encoder, 4, cache=None),
+        settings=SearchSettings(steps=3, eta=3.0, epsilon=4.0, batch=32),
+    )  # fmt: skip
+    path = report.write_diagnosis(
+        found, tmp_path, title="<script>", asked={"Target": "<b>"}, settings={"preset": "smoke"}
+    )
+    page = path.read_text("utf-8")
+    assert "<script>" not in page
+    assert "&lt;b&gt;" in page
+    assert prompt(3) in page
+    assert "No consistency prompts" in page
+    figure = found.result.plot_paths([(0, 1), (1, 0)], frames=5)
+    assert len(figure.axes) == 10
+    first = f"{float(found.result.p_original[0]):.2f}"
+    assert figure.axes[0].get_title() == first  # w starts at zero: the original
+    last = f"{float(found.result.p[0, 1]):.2f}"
+    assert figure.axes[4].get_title() == last
