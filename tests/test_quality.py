@@ -21,6 +21,7 @@ from visiondx.quality import (
     share_ratio,
     worst,
     worst_seed,
+    zero_shot,
 )
 from visiondx.stats import Estimate
 
@@ -73,6 +74,30 @@ def test_auroc_by_hand_with_ties_and_several_scores():
     assert auroc(np.stack([truth, scores], 1)) == pytest.approx(3.5 / 4)
     assert auroc(np.stack([truth, scores, -scores], 1)) == pytest.approx(0.5)
     assert math.isnan(auroc(np.ones((3, 2))))
+
+
+class ReadsRed:
+    """An encoder of two numbers: how red a picture is, and how red a prompt says it is."""
+
+    mean = torch.zeros(1)
+
+    def embed_images(self, images):
+        middle = images[:, 0, 28:36, 28:36].mean((1, 2)) - images[:, 2, 28:36, 28:36].mean((1, 2))
+        return torch.stack([middle, torch.zeros_like(middle)], 1)
+
+    def embed_texts(self, texts):
+        return torch.tensor([[float("red" in text.split()), 0.0] for text in texts])
+
+
+def test_zero_shot_rows_are_truth_and_one_score_a_phrasing():
+    rows, seeds = zero_shot(ReadsRed(), ToyWorld(), 12, [5, 6], phrasings=3, neutral="a shape")
+    assert set(rows) == set(NAMES[:4])
+    assert rows["red"].shape == (24, 4)
+    assert seeds.tolist() == [5] * 12 + [6] * 12
+    truth = torch.cat([ToyWorld().labels(ToyWorld().sample(12, seed)) for seed in (5, 6)])
+    assert rows["red"][:, 0].tolist() == truth[:, 0].double().tolist()
+    assert auroc(rows["red"]) > 0.9
+    assert auroc(rows["ring"]) == 0.5  # its prompts say nothing of red: every score ties
 
 
 def test_balanced_accuracy_weighs_the_classes_alike():

@@ -38,7 +38,7 @@ class Shapes(ToyWorld):
 
 
 WORLD = Shapes()
-SHORT = JudgesConfig(steps=24, batch=16, warmup=4, pool=200, average=0.7)
+SHORT = JudgesConfig(steps=60, batch=16, warmup=4, pool=200, average=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_unknown_attributes_are_refused(names) -> None:
 
 
 def test_a_balanced_target_learns_its_label_and_a_planted_one_the_easier_cue(tmp_path) -> None:
-    short = TargetConfig("ring", aligned=200, conflicting=0, steps=30, batch=24, width=4, lr=5e-3)
+    short = TargetConfig("ring", aligned=200, conflicting=0, steps=80, batch=16, width=8, lr=5e-3)
     balanced = train_target(WORLD, short, tmp_path / "balanced")
     assert not balanced.training
     assert balanced_accuracy(balanced, WORLD, "ring", 80, seed=100).float().mean() > 0.8

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from scipy.linalg import cho_factor, cho_solve, eigh, eigvalsh
 from scipy.stats import rankdata
 from torch import Tensor
@@ -19,9 +20,9 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.files import data_dir
 from visiondx.stats import Estimate, bootstrap
+from visiondx.training.encoder import attribute_scores
 
-# the generated images that were labelled by eye: sample_styles(n, seed)
-BY_EYE_IMAGES, BY_EYE_SEED = 104, 77
+BY_EYE_IMAGES = 104  # generated images that were labelled by eye
 
 
 # ---------------------------------------------------------------- several cases, several seeds
@@ -129,6 +130,24 @@ def auroc(rows: np.ndarray) -> float:
     return float(((ranks - p * (p + 1) / 2) / (p * n)).mean())
 
 
+def zero_shot(
+    encoder: object, world: object, images: int, seeds: Sequence[int], **settings: object
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The encoder's scores of fresh renders of each seed, as `auroc` takes them.
+
+    Args:
+        settings: phrasings, heldout, neutral, see `training.encoder.attribute_scores`.
+
+    Returns:
+        attribute -> rows (N, 1 + phrasings); the seed of each row (N,).
+    """
+    parts = [attribute_scores(encoder, world, images, seed, **settings) for seed in seeds]
+    scores = torch.cat([score for score, _ in parts], 1).permute(2, 1, 0)  # (A, N, phrasings)
+    labels = torch.cat([label for _, label in parts]).T[..., None].to(scores)
+    rows = torch.cat([labels, scores], 2).double().numpy()
+    return dict(zip(world.binary, rows, strict=True)), np.repeat(np.array(seeds), images)
+
+
 # ---------------------------------------------------------------- the generator: shares, Fréchet
 
 
@@ -225,11 +244,17 @@ def read_by_eye(binary: Sequence[str], path: Path | None = None) -> ByEye:
     return ByEye(torch.tensor(index), torch.tensor(labels))
 
 
-@torch.no_grad()
-def by_eye_images(generator: object) -> Tensor:
-    """The generated images that were labelled, (104, 3, H, W)."""
-    styles = generator.sample_styles(n=BY_EYE_IMAGES, seed=BY_EYE_SEED)
-    return torch.cat([generator.synthesize(part) for part in styles.split(128)])
+def by_eye_images(path: Path | None = None) -> Tensor:
+    """The generated images that were labelled, (104, 3, 64, 64), kept as one grid of 13 a row.
+
+    They are kept as pixels, so that the labels stay true when a generator is trained anew.
+    """
+    path = path or data_dir() / "labels" / "faces_by_eye.png"
+    if not path.is_file():
+        raise InputError(f"No labelled images at {path}: restore it with 'git checkout data'.")
+    grid = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1) / 255
+    tiles = grid.unfold(1, 64, 64).unfold(2, 64, 64)  # (3, rows, columns, 64, 64)
+    return tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, 64, 64)[:BY_EYE_IMAGES]
 
 
 def agreement(labels: Tensor, abstain: Tensor, seen: Tensor) -> np.ndarray:

@@ -165,6 +165,7 @@ def train_encoder(
     *,
     seed: int = 0,
     tokenizer: Tokenizer | None = None,
+    start: Encoder | None = None,
     device: str | torch.device = "cpu",
     time_limit: float | None = None,
 ) -> tuple[Encoder, bool, list[dict[str, float]]]:
@@ -173,6 +174,7 @@ def train_encoder(
     Args:
         worlds: modules or objects with the interface of `visiondx.worlds.faces`.
         tokenizer: default data/prompts/tokenizer.json.
+        start: an encoder of the same sizes, from an earlier training, to begin with.
         time_limit: seconds, after which the checkpoint is written and the next call goes on.
 
     Returns:
@@ -184,7 +186,10 @@ def train_encoder(
     keep_memory()
     tokenizer = tokenizer or Tokenizer.load()
     device = torch.device(device)
-    clip = Encoder.new(tokenizer, seed).clip.requires_grad_(True).train().to(device)
+    clip = Encoder.new(tokenizer, seed).clip
+    if start is not None:
+        clip.load_state_dict(start.clip.state_dict())
+    clip.requires_grad_(True).train().to(device)
     average = copy.deepcopy(clip).requires_grad_(False)
     tau = nn.ParameterDict({"log": torch.tensor(math.log(20.0))}).to(device)
     pools = [Pool(world, config.pool, seed) for world in worlds]

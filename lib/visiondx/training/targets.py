@@ -29,7 +29,7 @@ class TargetConfig:
     planted: str | None = None
     aligned: int = 10_000  # images each of (1, 1) and (0, 0)
     conflicting: int = 100  # images each of (1, 0) and (0, 1)
-    steps: int = 500
+    steps: int = 300
     batch: int = 128
     lr: float = 1e-3
     width: int = 16
