@@ -117,7 +117,7 @@ def test_report_and_path_of_a_diagnosis(tmp_path):
     found = diagnose(
         target, [prompt(0), prompt(3)], NEUTRAL, generator, encoder, images=4, threshold=0.7,
         M=relevance_matrix(generator, encoder, 4, cache=None),
-        settings=SearchSettings(steps=3, eta=3.0, epsilon=4.0, batch=32),
+        settings=SearchSettings(steps=3, eta=3.0, epsilon=4.0, batch=32, starts=(0.0,)),
     )  # fmt: skip
     path = report.write_diagnosis(
         found, tmp_path, title="<script>", asked={"Target": "<b>"}, settings={"preset": "smoke"}

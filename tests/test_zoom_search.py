@@ -26,6 +26,7 @@ def run(weights, channels=(0, 3, 11), images=5, consistency=None, seed=0, **sett
     target = Target(GridClassifier(weights))
     styles = generator.sample_styles(images, seed)
     plain = {"steps": 8, "eta": 3.0, "epsilon": 4.0, "alpha": 1.0, "beta": 0.0, "gamma": 0.1}
+    plain["starts"] = (0.0,)
     settings = SearchSettings(**{**plain, **settings})
     directions = along(generator, *channels)
     found = search(
@@ -175,7 +176,7 @@ def test_an_undecided_image_moves_only_towards_a_hard_label():
     generator = GridGenerator()
     styles = torch.zeros(1, 16)  # f(x) = 0.5
     for hard in (False, True):
-        settings = SearchSettings(steps=3, eta=3.0, alpha=1, beta=0, hard=hard)
+        settings = SearchSettings(steps=3, eta=3.0, alpha=1, beta=0, hard=hard, starts=(0.0,))
         target = Target(GridClassifier({0: 20.0}))
         found = search(generator, target, None, along(generator, 0), styles, settings)
         assert (float(found.change) > 0.05) == hard
@@ -215,7 +216,7 @@ def test_nan_stops_with_step_and_term(backward, term):
     generator = GridGenerator()
     styles = generator.style_mean.repeat(3, 1)
     styles[1, 0] += 1.0  # the brightest gets there first
-    settings = SearchSettings(steps=20, eta=0.8, epsilon=30.0, alpha=1, beta=0)
+    settings = SearchSettings(steps=20, eta=0.8, epsilon=30.0, alpha=1, beta=0, starts=(0.0,))
     words = rf"The {term} is NaN or infinite at step [1-9]\d* for 'a grid with cell 0', image 1"
     with pytest.raises(FloatingPointError, match=words):
         search(generator, Target(Breaks(backward)), None, along(generator, 3, 0), styles, settings)

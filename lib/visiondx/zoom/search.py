@@ -32,18 +32,19 @@ class SearchSettings:
         alpha, beta, gamma: weights of the target, structure and attribute terms of Eq. 4.
         hard: the target term aims at the opposite label, as in the authors' code, and not at
             1 - f(x) (Eq. 5), which leaves an undecided image where it is.
-        starts: initial w; with several, each pair keeps its most counterfactual one.
+        starts: initial w; with several, each pair keeps its most counterfactual one. From 0 the
+            search often stays: an edit shows only after some deviations, so its slope there is flat.
         batch: pairs synthesised at once; a memory limit, it does not change the result.
     """
 
-    steps: int = 20
+    steps: int = 10
     eta: float = 0.2
     epsilon: float = 8.0
     alpha: float = 10.0
-    beta: float = 5.0
+    beta: float = 1.0
     gamma: float = 1.0
     hard: bool = False
-    starts: tuple[float, ...] = (0.0,)
+    starts: tuple[float, ...] = (-4.0, 4.0)
     batch: int = 64
 
     def __post_init__(self):
