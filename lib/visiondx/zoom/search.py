@@ -33,7 +33,7 @@ class SearchSettings:
         hard: the target term aims at the opposite label, as in the authors' code, and not at
             1 - f(x) (Eq. 5), which leaves an undecided image where it is.
         starts: initial w; with several, each pair keeps its most counterfactual one. From 0 the
-            search often stays: an edit shows only after some deviations, so its slope there is flat.
+            search often stays: an edit shows only after some deviations, so its slope is flat.
         batch: pairs synthesised at once; a memory limit, it does not change the result.
     """
 
