@@ -17,6 +17,7 @@ from visiondx.training.generator import (
     train_generator,
 )
 from visiondx.training.loop import Trainer, cosine, flat, step_seed, update_average
+from visiondx.worlds.base import Attributes
 
 
 class Disc:
@@ -24,10 +25,11 @@ class Disc:
 
     latent_dim = 5
 
-    def from_normal(self, u: torch.Tensor) -> torch.Tensor:
-        return u
+    def from_normal(self, u: torch.Tensor) -> Attributes:
+        return Attributes(u, ("x", "y", "red", "green", "blue"))
 
-    def render(self, u: torch.Tensor, size: int) -> torch.Tensor:
+    def render(self, attributes: Attributes, size: int) -> torch.Tensor:
+        u = attributes.values
         axis = torch.linspace(-1, 1, size)
         dx = axis[None, None, :] - 0.3 * u[:, 0, None, None]
         dy = axis[None, :, None] - 0.3 * u[:, 1, None, None]
@@ -47,6 +49,8 @@ TINY = GeneratorConfig(
     overlap_images=8 * 8,
     adversarial_images=8 * 8,
     warmup_images=16,
+    mapping_steps=3,
+    mapping_batch=16,
     r1_every=4,
     noise=True,
     bf16=False,
@@ -86,7 +90,7 @@ def test_regression_learns_to_draw_its_own_latent():
     error = (phases.generator(z) - target).abs().mean()
     blind = (target.mean(dim=0) - target).abs().mean()  # the best that ignores z
     assert error < 0.7 * blind
-    assert set(values) == {"pixel", "coarse", "gradient"}
+    assert set(values) == {"pixel", "coarse", "gradient", "square"}
 
 
 def test_weights_hand_over_from_regression_to_adversarial(tmp_path):
@@ -109,6 +113,7 @@ def test_regression_terms_by_hand():
     assert terms["pixel"].item() == pytest.approx(0.25)
     assert terms["coarse"].item() == pytest.approx(0.5)
     assert terms["gradient"].item() == 0
+    assert terms["square"].item() == pytest.approx(0.0625)
     target[:, :, :, 4:] = 1.0
     near = torch.zeros_like(target)
     near[:, :, :, 4] = 0.1

@@ -267,7 +267,7 @@ def figure(fig: "Figure", name: str, out_dir: str | Path) -> "Figure":
     if not re.fullmatch(r"[\w.-]+", name):
         raise InputError(f"Figure name {name!r}: use letters, digits, '_', '-' and '.' only.")
     with atomic_write(Path(out_dir) / "figures" / f"{name}.png") as part:
-        fig.savefig(part, dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
+        fig.savefig(part, dpi=110, bbox_inches="tight")
     pyplot.close(fig)  # or the notebook would show it a second time
     return fig
 

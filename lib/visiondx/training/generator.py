@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import save_image
-from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
@@ -26,14 +25,13 @@ from visiondx.models.generator import StyleGenerator
 from visiondx.models.stylegan2 import Generator, normalize_2nd_moment
 from visiondx.training.loop import (
     Trainer,
-    check_finite,
     cosine,
     flat,
     set_learning_rate,
     update_average,
 )
+from visiondx.training.mapping import pretrain_mapping
 from visiondx.training.memory import keep_memory
-from visiondx.worlds.base import Attributes
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ class GeneratorConfig:
         default_factory=lambda: {32: 32, 16: 64, 8: 128, 4: 128}
     )
     batch: int = 16  # small: regression gains more from steps than from larger batches
-    regression_images: int = 300_000
-    overlap_images: int = 60_000
-    adversarial_images: int = 120_000
+    regression_images: int = 120_000
+    overlap_images: int = 16_000
+    adversarial_images: int = 32_000
     mapping_steps: int = 4000  # of the mapping network alone, before any picture is drawn
     mapping_batch: int = 1024
     square_weight: float = 1.0  # of a squared error beside L1: it finds what is still missing
@@ -85,51 +83,6 @@ class GeneratorConfig:
         a = self.regression_images // self.batch
         b = a + self.overlap_images // self.batch
         return a, b, b + self.adversarial_images // self.batch
-
-
-def mapping_targets(attributes: Attributes) -> Tensor:
-    """What w should hold so that an affine layer can read it: (B, targets), each of unit size.
-
-    Every column standardised over the batch; columns of few values one-hot; the others also as
-    cosine and sine of their value over their range, because a hue's colour turns with it.
-    """
-    parts = []
-    for column in attributes.values.unbind(1):
-        parts.append(((column - column.mean()) / column.std().clamp_min(1e-6))[:, None])
-        values = column.unique()
-        if len(values) <= 8:
-            parts.append(2 * (column[:, None] == values).to(column))
-        elif column.std() > 0:
-            turn = 2 * torch.pi * (column - values[0]) / (values[-1] - values[0])
-            parts.append(torch.stack([turn.cos(), turn.sin()], 1))
-    return torch.cat(parts, 1)
-
-
-def pretrain_mapping(mapping: nn.Module, world, config: GeneratorConfig) -> float:
-    """Teach the mapping network which attributes a z stands for; returns the last mean error.
-
-    A linear reading of w, thrown away afterwards, is fitted to `mapping_targets`. Without it the
-    regression finds one attribute after another, the smallest (earrings) last.
-    """
-    count = 200 * config.mapping_batch
-    z = torch.randn(count, config.z_dim)
-    u = normalize_2nd_moment(z)[:, : world.latent_dim]
-    targets = mapping_targets(world.from_normal(u))
-    mapping.cpu()
-    reading = nn.Linear(config.w_dim, targets.shape[1])
-    adam = torch.optim.Adam([*mapping.parameters(), *reading.parameters()], betas=(0.9, 0.99))
-    recent = []
-    for i in tqdm(range(config.mapping_steps), desc="mapping", mininterval=1.0):
-        rate = 5e-3 / config.mapping_lr_multiplier  # as fast as with a multiplier of 1
-        adam.param_groups[0]["lr"] = rate * cosine(i, config.mapping_steps, warmup=50)
-        rows = torch.randint(count, (config.mapping_batch,))
-        loss = F.mse_loss(reading(mapping(z[rows])), targets[rows])
-        check_finite(i, "mapping", loss.detach())
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        adam.step()
-        recent = [*recent[-19:], loss.item()]
-    return sum(recent) / max(1, len(recent))
 
 
 def regression_terms(
@@ -299,7 +252,15 @@ def train_generator(
     optimizers = {"generator": phases.g_opt, "discriminator": phases.d_opt}
     trainer = Trainer("generator", modules, optimizers, checkpoint_dir, config, seed=seed)
     if trainer.step == 0 and config.mapping_steps:
-        pretrain_mapping(phases.generator.mapping, world, config)
+        pretrain_mapping(
+            phases.generator.mapping,
+            world,
+            z_dim=config.z_dim,
+            w_dim=config.w_dim,
+            steps=config.mapping_steps,
+            batch=config.mapping_batch,
+            lr=5e-3 / config.mapping_lr_multiplier,  # as fast as with a multiplier of 1
+        )
         phases.generator.to(device)
         phases.average.load_state_dict(phases.generator.state_dict())
     shown = torch.randn(16, config.z_dim, generator=torch.Generator().manual_seed(seed))
