@@ -70,9 +70,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
     other = train_generator(Disc(), TINY, tmp_path / "c", seed=4)
     assert other.fingerprint != whole.fingerprint
     assert (tmp_path / "a" / "samples.png").stat().st_size > 0
-    entry = json.loads((tmp_path / "a" / "log.jsonl").read_text().splitlines()[-1])
-    assert entry["step"] == 24
-    assert {"pixel", "fool", "real", "fake"} <= entry.keys()
+    log = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 24
+    assert {"pixel", "square"} <= log[0].keys()
+    assert {"fool", "real", "fake"} <= log[-1].keys()
     with pytest.raises(InputError, match="adversarial_lr"):
         train_generator(
             Disc(), dataclasses.replace(TINY, adversarial_lr=1e-4), tmp_path / "a", seed=3
