@@ -133,10 +133,10 @@ def test_report_and_path_of_a_diagnosis(tmp_path):
     assert len(both.axes[1].patches) == len(found.sensitivity.attributes)
     with pytest.raises(InputError, match="one panel"):
         plots.histograms([])
-    figure = found.result.plot_paths([(0, 1), (1, 0)], frames=5)
+    figure = found.result.plot_paths([(0, 1), (1, 0)], target, frames=5)
     assert len(figure.axes) == 10
     first = f"{float(found.result.p_original[0]):.2f}"
-    assert figure.axes[0].get_title() == first  # w starts at zero: the original
+    assert figure.axes[0].get_title() == first
     last = f"{float(found.result.p[0, 1]):.2f}"
     assert figure.axes[4].get_title() == last
 

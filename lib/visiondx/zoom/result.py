@@ -116,19 +116,23 @@ class SearchResult:
         columns = 2 * min(pairs, len(self.styles))
         return plots.image_grid(torch.stack(images), titles, columns, rows=self.attributes)
 
-    def plot_paths(self, pairs: Sequence[tuple[int, int]], frames: int = 6) -> Figure:
-        """Counterfactuals on their way (Fig. 3): a row for each pair (image, attribute).
+    @torch.no_grad()
+    def plot_paths(self, pairs: Sequence[tuple[int, int]], target, frames: int = 6) -> Figure:
+        """Progressive counterfactuals (Fig. 3): a row for each pair (image, attribute).
 
-        From the original on the left to the kept step on the right; f(x̂) stands above.
+        From the original to the kept weight in even parts; the target's probability stands above.
         """
-        images, titles = [], []
-        for image, attribute in pairs:
-            edited, p = self.path(image, attribute, frames)
-            short = frames - len(edited)  # a path of few steps waits at its end
-            images += [edited, edited[-1:].expand(short, -1, -1, -1)]
-            titles += [f"{value:.2f}" for value in p + p[-1:] * short]
-        rows = [self.attributes[attribute] for _, attribute in pairs]
-        return plots.image_grid(torch.cat(images), titles, frames, rows=rows)
+        parts = torch.linspace(0, 1, frames)[:, None]
+        images = torch.cat(
+            [
+                self._synthesize(self.styles[i] + parts * self.w[i, n] * delta_s)
+                for i, n in pairs
+                for delta_s in [self.directions.delta_s[n].cpu()]
+            ]
+        )
+        p = target(images.to(self.generator.style_mean.device)).tolist()
+        rows = [self.attributes[n] for _, n in pairs]
+        return plots.image_grid(images, [f"{value:.2f}" for value in p], frames, rows=rows)
 
     def save(self, folder: str | Path) -> None:
         """Write search.csv and search.safetensors (styles, directions and trajectories)."""
