@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,17 +14,25 @@ from visiondx.training.generator import (
     GeneratorConfig,
     Phases,
     r1_penalty,
-    regression_terms,
     train_generator,
 )
 from visiondx.training.loop import Trainer, cosine, flat, step_seed, update_average
-from visiondx.worlds.base import Attributes
+from visiondx.training.regression import presence, regression_terms
+from visiondx.worlds import faces
+from visiondx.worlds.base import Attributes, World
 
 
-class Disc:
+class Disc(World):
     """A world of one soft disc: position and colour from the latent."""
 
-    latent_dim = 5
+    binary = ("red",)
+    columns: ClassVar = dict.fromkeys(("x", "y", "red", "green", "blue"))
+
+    def set(self, attributes: Attributes, name: str, present: bool) -> Attributes:
+        return attributes.replace(**{name: 2.0 if present else -2.0})
+
+    def labels(self, attributes: Attributes) -> torch.Tensor:
+        return attributes["red"][:, None] > 0
 
     def from_normal(self, u: torch.Tensor) -> Attributes:
         return Attributes(u, ("x", "y", "red", "green", "blue"))
@@ -82,16 +91,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 
 def test_regression_learns_to_draw_its_own_latent():
     torch.manual_seed(0)
-    config = dataclasses.replace(TINY, batch=16, regression_images=16 * 250, noise=False)
+    config = dataclasses.replace(TINY, batch=16, regression_images=16 * 400, noise=False)
     phases = Phases(Disc(), config, "cpu")
     trainer = Trainer("t", {}, {}, "unused", config)
-    for i in range(250):
+    for i in range(400):
         values = phases.step(trainer, i)
-    z, target = phases.pair()
+    z = torch.randn(128, config.z_dim)
+    target = phases.render(phases.attributes(z))
     error = (phases.generator(z) - target).abs().mean()
     blind = (target.mean(dim=0) - target).abs().mean()  # the best that ignores z
     assert error < 0.7 * blind
-    assert set(values) == {"pixel", "coarse", "gradient", "square"}
+    assert set(values) == {"pixel", "coarse", "gradient", "square", "attribute"}
 
 
 def test_weights_hand_over_from_regression_to_adversarial(tmp_path):
@@ -109,19 +119,41 @@ def test_weights_hand_over_from_regression_to_adversarial(tmp_path):
 
 def test_regression_terms_by_hand():
     target = torch.zeros(1, 3, 8, 8)
-    terms = regression_terms(torch.full_like(target, 0.25), target)
+    seen = torch.zeros(1, 8, 8)
+    seen[0, 3, 3] = 1.0
+    terms = regression_terms(torch.full_like(target, 0.25), target, seen)
     # a flat error on a flat picture: no detail, no gradient, the same at every scale
     assert terms["pixel"].item() == pytest.approx(0.25)
     assert terms["coarse"].item() == pytest.approx(0.5)
     assert terms["gradient"].item() == 0
     assert terms["square"].item() == pytest.approx(0.0625)
+    assert terms["attribute"].item() == pytest.approx(0.25 + 0.0625)
     target[:, :, :, 4:] = 1.0
     near = torch.zeros_like(target)
     near[:, :, :, 4] = 0.1
     far = torch.zeros_like(target)
     far[:, :, :, 0] = 0.1
-    weighted = regression_terms(target + near, target)["pixel"]
-    assert weighted > 2 * regression_terms(target + far, target)["pixel"]
+    weighted = regression_terms(target + near, target, seen)["pixel"]
+    assert weighted > 2 * regression_terms(target + far, target, seen)["pixel"]
+    assert regression_terms(target + near, target, seen)["attribute"] == 0  # elsewhere
+
+
+def test_presence_is_where_one_switched_attribute_changes_the_picture():
+    attributes = faces.sample(32, seed=0)
+    images = faces.render(attributes)
+    torch.manual_seed(0)
+    seen = presence(faces, attributes, images, faces.render)
+    assert seen.shape == (32, 64, 64)
+    assert torch.allclose(seen.sum(dim=(1, 2)), torch.ones(32), atol=1e-4)
+    torch.manual_seed(0)
+    chosen = torch.randint(len(faces.binary), (32,))
+    for i in range(8):
+        one = attributes[i : i + 1]
+        name = faces.binary[chosen[i]]
+        other = faces.switch(one, name, not faces.labels(one)[0, chosen[i]])
+        same = (faces.render(other) - images[i : i + 1]).abs().amax(1)[0] < 1e-6
+        assert seen[i][same].max() < 1e-4
+        assert 0 < (~same).float().mean() < 0.9
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_weight():

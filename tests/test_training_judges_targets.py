@@ -113,7 +113,7 @@ def test_judges_refuse_other_sizes_and_unknown_names() -> None:
 PLANTED = [
     ("young", "bangs"),
     ("male", "long_hair"),
-    ("moustache", "lipstick"),
+    ("moustache", "beard"),
     ("eyeglasses", "hat"),
 ]
 

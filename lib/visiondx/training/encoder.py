@@ -28,16 +28,16 @@ from visiondx.training.pool import Pool
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Settings of a training; the defaults take about 16 minutes on one CPU core."""
+    """Settings of a training; the defaults take about 25 minutes on one CPU core."""
 
-    steps: int = 2400
+    steps: int = 3600
     batch: int = 64
     lr: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.05
     attribute_weight: float = 2.0
     head_weight: float = 5.0
-    pool: int = 24000  # renders that the batches are drawn from
+    pool: int = 32000  # renders that the batches are drawn from
     phrasings: int = 64  # training phrasings of each attribute prompt
     neutral: tuple[str, ...] = (
         "a face",
@@ -165,7 +165,6 @@ def train_encoder(
     *,
     seed: int = 0,
     tokenizer: Tokenizer | None = None,
-    start: Encoder | None = None,
     device: str | torch.device = "cpu",
     time_limit: float | None = None,
 ) -> tuple[Encoder, bool, list[dict[str, float]]]:
@@ -174,7 +173,6 @@ def train_encoder(
     Args:
         worlds: modules or objects with the interface of `visiondx.worlds.faces`.
         tokenizer: default data/prompts/tokenizer.json.
-        start: an encoder of the same sizes, from an earlier training, to begin with.
         time_limit: seconds, after which the checkpoint is written and the next call goes on.
 
     Returns:
@@ -187,8 +185,6 @@ def train_encoder(
     tokenizer = tokenizer or Tokenizer.load()
     device = torch.device(device)
     clip = Encoder.new(tokenizer, seed).clip
-    if start is not None:
-        clip.load_state_dict(start.clip.state_dict())
     clip.requires_grad_(True).train().to(device)
     average = copy.deepcopy(clip).requires_grad_(False)
     tau = nn.ParameterDict({"log": torch.tensor(math.log(20.0))}).to(device)

@@ -32,6 +32,8 @@ from visiondx.training.loop import (
 )
 from visiondx.training.mapping import pretrain_mapping
 from visiondx.training.memory import keep_memory
+from visiondx.training.regression import presence, regression_terms
+from visiondx.worlds.base import Attributes
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,11 @@ class GeneratorConfig:
         default_factory=lambda: {32: 32, 16: 64, 8: 128, 4: 128}
     )
     batch: int = 16  # small: regression gains more from steps than from larger batches
-    regression_images: int = 120_000
-    overlap_images: int = 16_000
-    adversarial_images: int = 32_000
+    regression_images: int = 360_000
+    overlap_images: int = 24_000
+    adversarial_images: int = 56_000
     mapping_steps: int = 4000  # of the mapping network alone, before any picture is drawn
     mapping_batch: int = 1024
-    square_weight: float = 1.0  # of a squared error beside L1: it finds what is still missing
     regression_lr: float = 1e-2  # peak; falls as a cosine to adversarial_lr
     adversarial_lr: float = 1e-3
     discriminator_lr: float = 2e-3
@@ -83,33 +84,6 @@ class GeneratorConfig:
         a = self.regression_images // self.batch
         b = a + self.overlap_images // self.batch
         return a, b, b + self.adversarial_images // self.batch
-
-
-def regression_terms(
-    images: Tensor, target: Tensor, square_weight: float = 1.0
-) -> dict[str, Tensor]:
-    """What the warm-up minimises; both (B, 3, H, W) in [-1, 1].
-
-    pixel: L1, pixels near edges weighted up to 5 times, because what tells attributes apart is
-    small and thin. coarse: L1 at half and quarter size, for placement. gradient: L1 between
-    horizontal and vertical differences, for sharpness. square: the squared error, where it has a
-    weight; L1's gradient is as large for a faint edge as for a moustache that is missing.
-    """
-    with torch.no_grad():
-        mean = F.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
-        detail = (target - mean).abs().mean(dim=1, keepdim=True)
-        weight = 1 + 4 * (detail * 5).clamp(max=1)
-    error = images - target
-    half = F.avg_pool2d(error, 2)
-    gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    terms = {
-        "pixel": (error.abs() * weight).mean(),
-        "coarse": half.abs().mean() + F.avg_pool2d(half, 2).abs().mean(),
-        "gradient": gradient,
-    }
-    if square_weight:
-        terms["square"] = square_weight * (error.square() * weight).mean()
-    return terms
 
 
 def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
@@ -154,16 +128,14 @@ class Phases:
         left = (total - step) / max(1, total - start)
         return config.adversarial_lr * max(0.1, min(1.0, left * 5))
 
-    def pair(self) -> tuple[Tensor, Tensor]:
-        """z (B, z_dim) and the renders (B, 3, H, W) in [-1, 1] that belong to them."""
-        z = torch.randn(self.config.batch, self.config.z_dim).to(self.device)
-        return z, self.render(z)
+    def attributes(self, z: Tensor) -> Attributes:
+        """What the pictures of z (B, z_dim) are to show."""
+        return self.world.from_normal(normalize_2nd_moment(z)[:, : self.world.latent_dim])
 
     @torch.no_grad()
-    def render(self, z: Tensor) -> Tensor:
-        u = normalize_2nd_moment(z)[:, : self.world.latent_dim]
-        images = self.world.render(self.world.from_normal(u), size=self.generator.resolution)
-        return images * 2 - 1
+    def render(self, attributes: Attributes) -> Tensor:
+        """Renders (B, 3, H, W) in [-1, 1]."""
+        return self.world.render(attributes, size=self.generator.resolution) * 2 - 1
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16)
@@ -175,12 +147,15 @@ class Phases:
         if joined:  # momentum off, as StyleGAN2 trains
             self.g_opt.param_groups[0]["betas"] = (0.0, 0.99)
         set_learning_rate(self.g_opt, self.g_lr(i))
-        z, real = self.pair()
+        z = torch.randn(self.config.batch, self.config.z_dim).to(self.device)
+        attributes = self.attributes(z)
+        real = self.render(attributes)
         with self.autocast():
             fake = self.generator(z, noise="random" if self.config.noise else "none")
             terms = {}
             if regression > 0:
-                terms = regression_terms(fake, real, self.config.square_weight)
+                seen = presence(self.world, attributes, real, self.render)
+                terms = regression_terms(fake, real, seen)
                 terms = {key: term * regression for key, term in terms.items()}
             if adversarial > 0:
                 self.discriminator.requires_grad_(False)
@@ -264,9 +239,10 @@ def train_generator(
         phases.generator.to(device)
         phases.average.load_state_dict(phases.generator.state_dict())
     shown = torch.randn(16, config.z_dim, generator=torch.Generator().manual_seed(seed))
+    renders = phases.render(phases.attributes(shown.to(device)))
 
     def draw(i: int) -> None:
-        images = torch.cat([phases.render(shown.to(device)), _images(phases.average, shown)])
+        images = torch.cat([renders, _images(phases.average, shown)])
         for name in ["samples.png"] + [f"samples-{i:06d}.png"] * (i % (10 * sample_every) == 0):
             with atomic_write(Path(checkpoint_dir) / name) as path:
                 save_image((images + 1) / 2, path, format="png", nrow=8, padding=1)

@@ -19,9 +19,9 @@ from visiondx.training.pool import Pool
 
 @dataclass(frozen=True)
 class JudgesConfig:
-    """Settings of one judge's training; about 8 minutes on one CPU core for each judge."""
+    """Settings of one judge's training; about 11 minutes on one CPU core for each judge."""
 
-    steps: int = 2200
+    steps: int = 2600
     batch: int = 96
     lr: float = 2e-3
     warmup: int = 60

@@ -30,8 +30,8 @@ HAIR = (
     (0.74, 0.74, 0.77),
 )
 IRIS = ((0.36, 0.20, 0.08), (0.10, 0.45, 0.90), (0.10, 0.60, 0.25))
-FRAME = ((0.08, 0.08, 0.10), (0.75, 0.10, 0.12), (0.12, 0.20, 0.70), (0.98, 0.96, 0.90))
-EARRING = ((1.0, 0.80, 0.10), (0.92, 0.94, 1.0), (0.10, 0.85, 0.75))
+FRAME = ((0.08, 0.08, 0.10), (0.85, 0.10, 0.12), (0.12, 0.20, 0.85), (0.98, 0.80, 0.10))
+EARRING = ((1.0, 0.80, 0.10), (0.92, 0.94, 1.0), (0.10, 0.10, 0.45), (0.45, 0.05, 0.10))
 CENTRE = 0.08  # of the head, in the face frame
 
 
@@ -56,8 +56,8 @@ def _geometry(a: Attributes) -> SimpleNamespace:
     g.by = g.ey - 0.215 + 0.012 * g.brow_height
     g.ny = 0.285 + 0.015 * g.nose_length
     g.mw = 0.185 + 0.02 * g.mouth_width
-    g.my = 0.44
-    g.lips = 0.028 + 0.067 * g.big_lips
+    g.my = 0.45
+    g.lips = 0.026 + 0.078 * g.big_lips
     g.bend = -0.025 + 0.115 * g.smiling
     g.turn = 0.065 * g.yaw
     return g
@@ -156,16 +156,16 @@ def draw_face(
     canvas.paint(brows, hair * 0.32, "eyebrows")
 
     # eyeglasses
-    rx, ry = 0.165 + 0.012 * g.frame_size, 0.135 + 0.012 * g.frame_size
+    rx, ry = 0.170 + 0.012 * g.frame_size, 0.145 + 0.012 * g.frame_size
     lens = ellipse(fmx, y, g.gap, g.ey + 0.01, rx, ry)
     bridge = box(fx, y, 0.0, g.ey - 0.01, g.gap - rx + 0.01, 0.018)
     temple = box(fmx, y, 0.5 * (g.gap + rx + g.fw), g.ey - 0.01, 0.5 * (g.fw - g.gap - rx), 0.016)
-    canvas.paint(lens, torch.ones_like(skin), "eyeglasses", 0.22 * g.eyeglasses)
-    wire = torch.minimum(ring(lens, 0.024), torch.minimum(bridge, temple))
+    canvas.paint(lens, torch.ones_like(skin), "eyeglasses", 0.35 * g.eyeglasses)
+    wire = torch.minimum(ring(lens, 0.033), torch.minimum(bridge, temple))
     canvas.paint(wire, _pick(FRAME, a["frame_colour"]), "eyeglasses", g.eyeglasses)
 
     # earrings, hat
-    drop = ellipse(mx, y, g.fw + 0.05, 0.315, 0.06, 0.085)
+    drop = ellipse(mx, y, g.fw + 0.05, 0.325, 0.072, 0.10)
     canvas.outlined(drop, _pick(EARRING, a["earring_colour"]), "earrings", 0.022, g.earrings)
     dome = torch.maximum(ellipse(x, y, 0.0, -0.36, g.fw + 0.10, 0.46), y + 0.36)
     brim = box(x, y, 0.0, -0.355, g.fw + 0.20 + 0.08 * g.hat_brim, 0.045)
@@ -209,7 +209,7 @@ def _mouth(
 ) -> None:
     """Lips along a bent line; a smile bends up and shows teeth."""
     bent = y + g.bend * (fx / g.mw) ** 2 - 0.5 * g.bend
-    natural = skin * skin.new_tensor([0.82, 0.60, 0.58])[:, None, None]
+    natural = skin * skin.new_tensor([0.80, 0.50, 0.50])[:, None, None]
     stick = hsv((0.965 + 0.035 * a["lip_hue"]) % 1, 0.92, 0.88)
     colour = torch.lerp(natural, stick, g.lipstick[:, None])
     wide = g.mw * (1 + 0.15 * g.smiling)
@@ -223,11 +223,13 @@ def _nose(
     canvas: Canvas, fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace, skin: Tensor
 ) -> None:
     """A round nose, or a long pointed one."""
-    shade = skin * 0.50
+    # a highlight on dark skin, a shadow on light skin: always seen, and no fixed sign for a probe
+    dark = (g.skin_tone >= 2)[:, None]
+    shade = torch.where(dark, skin * 0.40 + 0.60, skin * 0.45)
     round_nose = ellipse(fx, y, 0.0, g.ny - 0.06, 0.088, 0.050)
     canvas.paint(round_nose, shade, "nose", 1 - g.pointy_nose)
     top = g.ny - 0.34
-    point = torch.maximum(fmx * 0.95 - (y - top) * 0.31, y - g.ny + 0.005)
+    point = torch.maximum(fmx * 0.92 - (y - top) * 0.40, y - g.ny + 0.005)
     canvas.paint(point, shade, "nose", g.pointy_nose)
 
 
