@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torchvision.utils import save_image
 
 from standins import NAMES, ToyWorld
 from visiondx.errors import InputError
@@ -13,6 +14,7 @@ from visiondx.quality import (
     agreement,
     auroc,
     balanced,
+    by_eye_images,
     frechet,
     frechet_distance,
     images_per_second,
@@ -159,6 +161,16 @@ def test_agreement_with_labels_made_by_eye():
 def write(path, text):
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_labelled_images_are_cut_out_of_their_grid_row_by_row(tmp_path):
+    tiles = (torch.arange(BY_EYE_IMAGES) / 255)[:, None, None, None].expand(-1, 3, 64, 64)
+    save_image(tiles, tmp_path / "grid.png", nrow=13, padding=0)
+    images = by_eye_images(tmp_path / "grid.png")
+    assert images.shape == (BY_EYE_IMAGES, 3, 64, 64)
+    assert torch.allclose(images, tiles, atol=0.5 / 255)
+    with pytest.raises(InputError, match="No labelled images"):
+        by_eye_images(tmp_path / "missing.png")
 
 
 def test_labels_made_by_eye_are_read_in_the_order_that_is_asked(tmp_path):

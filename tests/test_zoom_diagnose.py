@@ -144,10 +144,11 @@ def test_an_edit_that_does_nothing_has_no_success():
     assert report.success_min.value == 0
 
 
-def test_choice_prefers_what_works_then_what_leaves_others_alone():
+def test_choice_prefers_what_works_then_what_leaves_others_alone_else_the_nearest():
     reached = torch.tensor([[0.2, 0.95, 0.99], [0.2, 0.5, 0.4]])
     others = torch.tensor([[0.0, 0.7, 0.3], [0.0, 0.9, 0.1]])
-    assert _choose(reached, others, 0.9).tolist() == [2, 1]
+    near = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.3]])
+    assert _choose(reached, near, others, 0.9).tolist() == [2, 2]
 
 
 def test_edit_report_by_hand():

@@ -63,7 +63,7 @@ def tune(
     CLIP's score of attribute n is e(x)·Δt_n. An edit has worked on an image if that score reaches
     the ``level`` quantile of the unedited images. Of the choices that work on a share ``wanted``
     of the images, the one that changes the other attributes' scores least is taken; if none
-    does, the one that works most often.
+    does, the one whose images come nearest to the level on average.
 
     Args:
         styles: (B, c_S) of the tuning images. M: (c_S, c_T).
@@ -86,7 +86,7 @@ def tune(
     goal = before.quantile(level, dim=0)
     scale = before.std(0).clamp_min(1e-6)
     n, tried = len(attributes), len(options) * len(weights)
-    reached, others = torch.zeros(n, tried), torch.zeros(n, tried)
+    reached, near, others = (torch.zeros(n, tried) for _ in range(3))
     with tqdm(total=n * tried, desc="tuning edits", unit="edit") as bar:
         for i in range(n):
             rest = torch.arange(n) != i
@@ -94,10 +94,11 @@ def tune(
                 option, w = options[j // len(weights)], weights[j % len(weights)]
                 after = scores(styles + w * option.delta_s[i].to(styles))
                 reached[i, j] = (after[:, i] >= goal[i]).float().mean()
+                near[i, j] = after[:, i].minimum(goal[i]).mean()
                 moved = ((after - before).abs() / scale).mean(0)[rest]
                 others[i, j] = moved.mean() if n > 1 else 0
                 bar.update()
-    best = _choose(reached, others, wanted)
+    best = _choose(reached, near, others, wanted)
     picked = [options[j // len(weights)] for j in best.tolist()]
     thresholds = [option.threshold[i] for i, option in enumerate(picked)]
     return Edits(
@@ -110,11 +111,11 @@ def tune(
     )
 
 
-def _choose(reached: Tensor, others: Tensor, wanted: float) -> Tensor:
-    """Per row: the least change of others among the choices that work, else the most reached."""
+def _choose(reached: Tensor, near: Tensor, others: Tensor, wanted: float) -> Tensor:
+    """Per row: the least change of others among the choices that work, else the nearest."""
     works = reached >= wanted
     least = others.masked_fill(~works, float("inf")).argmin(1)
-    return torch.where(works.any(1), least, reached.argmax(1))
+    return torch.where(works.any(1), least, near.argmax(1))
 
 
 @dataclass(frozen=True)
