@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 _MENTION = {True: 0.45, False: 0.10}  # chance that a present / an absent attribute is named
 _MOST = 6  # attributes named in one caption, so that captions fit the context
-# the binary attribute that a group's words also speak of
-_ABOUT = {"skin_tone": "pale_skin", "age_range": "young", "hair_colour": "black_hair"}
-_GROUP = 0.25  # chance of a finer word (skin tone, age range, hair colour)
+_GROUP = 0.25  # chance of a finer word (skin tone, fur colour)
 
 
 def article(phrase: str) -> str:
@@ -54,7 +52,8 @@ class Grammar:
     def captions(self, world: World, attributes: Attributes, seed: int) -> list[str]:
         """One training caption an image; the same seed gives the same captions."""
         labels = world.labels(attributes).tolist()
-        groups = {k: v.tolist() for k, v in world.groups(attributes).items()}
+        spoken = self.words["groups"]  # a group without words (breeds) is never named
+        groups = {k: v.tolist() for k, v in world.groups(attributes).items() if k in spoken}
         rng = random.Random(seed)
         return [
             self._caption(
@@ -67,9 +66,10 @@ class Grammar:
 
     def _caption(self, rng: random.Random, truth: dict[str, bool], groups: dict[str, int]) -> str:
         named: list[str] = []
+        often = self.words.get("mention", {})
         for name in rng.sample(list(truth), len(truth)):
             fits = len(named) < _MOST and not self._clash(name, named)
-            if fits and rng.random() < _MENTION[truth[name]]:
+            if fits and rng.random() < often.get(name, _MENTION[truth[name]]):
                 named.append(name)
         noun, adjectives, withs = None, [], []
         for name in named:
@@ -82,12 +82,12 @@ class Grammar:
                 adjectives.append(phrase)
             else:
                 withs.append(rng.choice(forms["with"]))
-        about = list(named)
+        about, speaks = list(named), self.words["about"]
         for group, index in groups.items():
-            fits = index >= 0 and len(withs) < 3 and not self._clash(_ABOUT[group], about)
+            fits = index >= 0 and len(withs) < 3 and not self._clash(speaks[group], about)
             if fits and rng.random() < _GROUP:
                 withs.append(rng.choice(self.words["groups"][group][index]))
-                about.append(_ABOUT[group])
+                about.append(speaks[group])
         withs = list(dict.fromkeys(withs))  # a synonym may be drawn twice
         rng.shuffle(withs)
         subject = article(" ".join([*adjectives, noun or rng.choice(self.words["nouns"])]))
@@ -104,7 +104,9 @@ class Grammar:
         """Every single-attribute phrase of the chosen half, each a noun phrase."""
         side = "present" if present else "absent"
         if heldout:
-            return [f"a face with {phrase}" for phrase in self.heldout["phrases"][name][side]]
+            return [
+                f"{self.neutral} with {phrase}" for phrase in self.heldout["phrases"][name][side]
+            ]
         forms, nouns = self.words["attributes"][name][side], self.words["nouns"]
         return (
             [f"{article(noun)} with {p}" for p in forms.get("with", ()) for noun in nouns]
@@ -115,14 +117,15 @@ class Grammar:
     def prompt(
         self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
     ) -> str:
-        """One prompt that names one attribute; see `visiondx.worlds.faces.Faces.prompt`."""
+        """One prompt that names one attribute; see a world's `prompt`, such as `Faces.prompt`."""
         if name not in self.words["attributes"]:
             known = ", ".join(self.words["attributes"])
             raise InputError(f"Unknown attribute {name!r}: choose from {known}.")
         if seed is None and not heldout:
+            words = self.words["attributes"][name]
             if present:
-                return self.words["attributes"][name]["plain"]
-            return f"a face with {self.words['attributes'][name]['absent']['with'][0]}"
+                return words["plain"]
+            return words.get("plain_absent", f"{self.neutral} with {words['absent']['with'][0]}")
         rng = random.Random(f"{seed} {name} {present}")
         phrase = rng.choice(self.phrases(name, present, heldout))
         templates = (self.heldout if heldout else self.words)["templates"]

@@ -1,0 +1,252 @@
+"""The `animals` world: cats and dogs whose every attribute is known."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from visiondx.worlds.animals_draw import draw_animal
+from visiondx.worlds.animals_shape import animal_keypoints
+from visiondx.worlds.base import Attributes, World, amount, category, uniform
+from visiondx.worlds.captions import Grammar
+
+FUR_COLOURS = ("white", "orange", "brown", "grey", "black")
+PATTERNS = ("striped", "plain", "patched", "spotted")
+EYE_COLOURS = ("green", "amber", "blue", "brown")
+MARKINGS = ("none", "blaze", "goggles", "cap")
+
+# What a breed fixes: its fur and how its head is built. Five a species, each fur colour once, the
+# same patterns on both sides, so that neither colour nor pattern tells the species by itself.
+LOOK = (
+    *("fur_colour", "pattern", "mark_choice", "muzzle_choice", "marking", "ear_choice"),
+    *("fur_shade", "head_width", "head_height", "eye_gap", "eye_size", "ear_size", "muzzle_width"),
+)
+BREEDS = {
+    # cats
+    "siamese": (0, 1, 0, 0, 2, 1, -0.8, -0.9, 0.6, -0.3, 0.4, 0.9, -0.8),
+    "bengal": (1, 3, 1, 0, 0, 0, 0.2, -0.4, 0.0, 0.3, -0.5, -0.6, 0.2),
+    "maine coon": (2, 0, 1, 0, 1, 0, 0.0, 0.9, 0.7, 0.6, -0.2, 1.0, 0.8),
+    "chartreux": (3, 1, 0, 1, 3, 1, -0.5, 1.0, -0.8, 0.8, 0.8, -0.9, 0.5),
+    "tuxedo": (4, 2, 0, 0, 1, 0, -0.3, 0.1, -0.4, 0.0, 0.2, 0.0, -0.1),
+    # dogs
+    "dalmatian": (0, 3, 0, 0, 0, 1, 0.6, -0.2, 0.3, 0.2, -0.4, 0.2, 0.3),
+    "shiba": (1, 1, 0, 0, 2, 0, 0.0, 0.9, -0.8, 0.5, -0.7, -0.7, -0.3),
+    "beagle": (2, 2, 0, 0, 1, 0, 0.4, 0.1, -0.1, -0.4, 0.6, 1.0, 0.4),
+    "greyhound": (3, 0, 1, 1, 0, 1, -0.2, -1.0, 1.0, -0.8, 0.0, -0.4, -0.9),
+    "rottweiler": (4, 1, 1, 1, 3, 0, -0.6, 1.0, 0.1, 0.8, -0.6, -0.9, 1.0),
+}
+_EACH = len(BREEDS) // 2
+
+# P(present | cat), P(present | dog), in the world as it is.
+FOLLOWS = {
+    "slit_pupils": (0.78, 0.22),
+    "pink_nose": (0.58, 0.42),
+    "pointed_ears": (0.76, 0.28),
+    "long_muzzle": (0.26, 0.72),
+    "whiskers": (0.78, 0.36),
+    "tongue": (0.36, 0.60),
+}
+# Colour of the eyes and pattern: cats are moved down and dogs up the order of the categories.
+MOVES = {"eye_colour": 0.55, "pattern": 0.35}
+
+
+def _share(p: float = 0.5):
+    return amount(p, (0.0, 0.03), (0.97, 1.0))
+
+
+class Animals(World):
+    """Heads of cats and dogs, 64 x 64, with pose, light and clutter as nuisances.
+
+    What makes a cat is drawn for itself: a broad head with tufted cheeks, a small nose in a wedge
+    and a mouth like a ω; a dog's head is long and jowly, its nose a bulb over a wide mouth. Pupils,
+    ears, muzzle, whiskers, nose colour, tongue, eye colour and pattern merely *follow* the species,
+    with overlap (`FOLLOWS`, `MOVES`), so that a classifier can lean on the wrong one.
+
+    An attribute that can be there or not is an amount in [0, 1], at most 0.03 when absent, at least
+    0.97 when present. Half of the animals are of a breed, which fixes the columns `LOOK`; the
+    others are mixed (breed 0).
+
+    Args:
+        balanced: nothing follows the species: every attribute of `FOLLOWS` has share one half.
+            The world is otherwise the same (columns, pictures, words). `sample(given={"cat": …})`
+            on the world as it is also parts species and attributes, row by row.
+    """
+
+    name = "animals"
+    binary = (
+        "cat",
+        "slit_pupils",
+        "green_eyes",
+        "pink_nose",
+        "pointed_ears",
+        "long_muzzle",
+        "striped_fur",
+        "spotted_fur",
+        "patched_fur",
+        "white_fur",
+        "black_fur",
+        "whiskers",
+        "tongue",
+        "collar",
+    )
+    columns: ClassVar = {
+        # how the head is built and what colours it has: a breed fixes them
+        "head_width": uniform(-1, 1),
+        "head_height": uniform(-1, 1),
+        "eye_gap": uniform(-1, 1),
+        "eye_size": uniform(-1, 1),
+        "ear_size": uniform(-1, 1),
+        "muzzle_width": uniform(-1, 1),
+        "fur_colour": category((0.23, 0.22, 0.16, 0.16, 0.23)),
+        "fur_shade": uniform(-1, 1),
+        "pattern": category((0.27, 0.19, 0.27, 0.27)),
+        "mark_choice": category((0.5, 0.5)),
+        "muzzle_choice": category((0.5, 0.5)),
+        "marking": category((0.52, 0.16, 0.16, 0.16)),
+        "ear_choice": category((0.6, 0.4)),
+        # what words describe
+        "cat": _share(),
+        "breed": category((0.5,) + (0.5 / _EACH,) * _EACH),
+        "slit_pupils": _share(),
+        "eye_colour": category((0.34, 0.22, 0.22, 0.22)),
+        "pink_nose": _share(),
+        "nose_shade": category((0.4, 0.25, 0.35)),
+        "pointed_ears": _share(),
+        "long_muzzle": _share(),
+        "whiskers": _share(),
+        "tongue": _share(),
+        "tongue_shade": category((0.4, 0.3, 0.3)),
+        "collar": _share(),
+        "collar_hue": uniform(0, 1),
+        "collar_shade": category((0.5, 0.5)),
+        # pose, light, clutter, and the side of a patch
+        "eye_height": uniform(-1, 1),
+        "patch_side": category((0.5, 0.5)),
+        "tilt": uniform(-0.17, 0.17),
+        "yaw": uniform(-1, 1),
+        "shift_x": uniform(-0.17, 0.17),
+        "shift_y": uniform(-0.13, 0.12),
+        "scale": uniform(0.84, 1.10),
+        "light_gain": uniform(0.88, 1.06),
+        "light_side": uniform(-1, 1),
+        "light_warmth": uniform(-1, 1),
+        "background_hue": uniform(0, 1),
+        "background_value": uniform(0.25, 0.95),
+        "background_fade": uniform(-1, 1),
+        "clutter_x": uniform(-1, 1),
+        "clutter_y": uniform(-1, 0.8),
+        "clutter_size": uniform(0.12, 0.36),
+        "clutter_hue": uniform(0, 1),
+    }
+
+    def __init__(self, balanced: bool = False) -> None:
+        super().__init__()
+        self.balanced = balanced
+        self.grammar = Grammar("animals")
+
+    def from_normal(self, u: Tensor) -> Attributes:
+        """As `World.from_normal`, after each column that follows the species is moved by it."""
+        if not self.balanced and u.ndim == 2 and u.shape[1] == self.latent_dim:
+            u = u.clone()
+            cat = u[:, self.names.index("cat")] > 0
+            pairs = {k: torch.special.ndtri(torch.tensor(v)).tolist() for k, v in FOLLOWS.items()}
+            pairs |= {name: (-move, move) for name, move in MOVES.items()}
+            for name, (of_cat, of_dog) in pairs.items():
+                u[:, self.names.index(name)] += torch.where(cat, of_cat, of_dog).to(u)
+        return super().from_normal(u)
+
+    def resolve(self, attributes: Attributes) -> Attributes:
+        kind = self._breed(attributes)
+        looks = attributes.values.new_tensor([(0.0,) * len(LOOK), *BREEDS.values()])[kind]
+        of_breed = kind > 0
+        return attributes.replace(
+            **{
+                name: torch.where(of_breed, looks[:, i], attributes[name])
+                for i, name in enumerate(LOOK)
+            }
+        )
+
+    @staticmethod
+    def _breed(attributes: Attributes) -> Tensor:
+        """(B,) int64: 0 mixed, then the index in `BREEDS` plus one."""
+        within = attributes["breed"].long()
+        dog = (attributes["cat"] < 0.5) & (within > 0)
+        return within + _EACH * dog.long()
+
+    def set(self, attributes: Attributes, name: str, present: bool) -> Attributes:
+        """All rows with one binary attribute set.
+
+        An animal whose species, fur colour or pattern is changed keeps the rest of its look, but
+        is of no breed any more.
+        """
+        if name == "green_eyes":
+            eyes = attributes["eye_colour"]
+            brown = float(EYE_COLOURS.index("brown"))
+            return attributes.replace(
+                eye_colour=0.0 if present else torch.where(eyes == 0, brown, eyes)
+            )
+        for column, values, other in (
+            ("fur_colour", FUR_COLOURS, "brown"),
+            ("pattern", PATTERNS, "plain"),
+        ):
+            if name.removesuffix("_fur") in values:
+                index, now = values.index(name.removesuffix("_fur")), attributes[column]
+                absent = torch.where(now == index, float(values.index(other)), now)
+                return attributes.replace(
+                    **{column: float(index) if present else absent}, breed=0.0
+                )
+        amounts = 0.985 if present else 0.015
+        if name == "cat":
+            return attributes.replace(cat=amounts, breed=0.0)
+        return attributes.replace(**{name: amounts})
+
+    def labels(self, attributes: Attributes) -> Tensor:
+        special = {"green_eyes": attributes["eye_colour"] == EYE_COLOURS.index("green")}
+        for colour in ("white", "black"):
+            special[f"{colour}_fur"] = attributes["fur_colour"] == FUR_COLOURS.index(colour)
+        for kind in ("striped", "spotted", "patched"):
+            special[f"{kind}_fur"] = attributes["pattern"] == PATTERNS.index(kind)
+        columns = [
+            special[name] if name in special else attributes[name] > 0.5 for name in self.binary
+        ]
+        return torch.stack(columns, 1)
+
+    def groups(self, attributes: Attributes) -> dict[str, Tensor]:
+        """Multi-way truth, each (B,) int64: breed (0 mixed, then `BREEDS`), fur colour (5),
+        pattern (4) and eye colour (4)."""
+        return {
+            "breed": self._breed(attributes),
+            "fur_colour": attributes["fur_colour"].long(),
+            "pattern": attributes["pattern"].long(),
+            "eye_colour": attributes["eye_colour"].long(),
+        }
+
+    def draw(self, attributes: Attributes, size: int) -> Tensor:
+        return draw_animal(attributes, size)[0]
+
+    def masks(self, attributes: Attributes, size: int | None = None) -> dict[str, Tensor]:
+        """Visible coverage of each part, (B, size, size) in [0, 1]; hidden parts are cut away."""
+        return draw_animal(attributes, size or self.size, keep_parts=True)[1]
+
+    def keypoints(self, attributes: Attributes) -> Tensor:
+        """(B, 17, 2) keypoints, x and y in [0, 1] of the picture, tied to the geometry."""
+        return animal_keypoints(attributes)
+
+    def caption(self, attributes: Attributes, seed: int) -> list[str]:
+        """One free caption an image, from the training half of the grammar."""
+        return self.grammar.captions(self, attributes, seed)
+
+    def prompt(
+        self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
+    ) -> str:
+        """A phrase that names one attribute ("an animal with green eyes").
+
+        Without a seed the plain form; with one a random training phrasing, or a held-out phrasing.
+        """
+        return self.grammar.prompt(name, present, seed, heldout)
+
+
+animals = Animals()
+animals_balanced = Animals(balanced=True)

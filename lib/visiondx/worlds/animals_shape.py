@@ -1,0 +1,92 @@
+"""Shapes of the `animals` world: signed distances and keypoints in a head's own frame.
+
+The frame has the head's centre at (0, 0.04), x to the right, y down; one unit is half a picture at
+scale 1. Everything is a broadcast over (B, H, W), without a loop over images.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from visiondx.worlds.base import Attributes
+from visiondx.worlds.sdf import segment
+
+CENTRE = 0.04  # of the head
+FLOP = 0.145  # half the width of a floppy ear
+
+
+def geometry(a: Attributes) -> SimpleNamespace:
+    """Sizes and places of the parts, each (B, 1, 1)."""
+    g = SimpleNamespace(**{name: a[name][:, None, None] for name in a.names})
+    g.hw = 0.51 + 0.03 * g.head_width + 0.10 * g.cat
+    g.hh = 0.59 + 0.03 * g.head_height - 0.09 * g.cat
+    g.gap = 0.255 + 0.018 * g.eye_gap + 0.03 * g.cat
+    g.ey = -0.07 + 0.025 * g.eye_height
+    g.eye = 0.150 + 0.012 * g.eye_size
+    g.ny = 0.155 + 0.235 * g.long_muzzle  # middle of the nose
+    g.mx = 0.25 + 0.025 * g.muzzle_width  # the muzzle's half-axes and middle
+    g.mr = 0.165 + 0.165 * g.long_muzzle
+    g.my = g.ny + 0.085 - 0.08 * g.long_muzzle
+    g.tip = -0.77 - 0.05 * g.ear_size  # of a pointed ear
+    g.hang = 0.12 + 0.05 * g.ear_size - 0.20 * g.cat  # of a floppy one
+    g.turn = 0.075 * g.yaw
+    return g
+
+
+def outline(x: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
+    """Distance to the outline: a cat's is broad with tufted cheeks, a dog's long and jowly."""
+    v = (y - CENTRE) / g.hh
+    below, above = v.clamp(min=0), (-v).clamp(min=0)
+    tuft = (1 - (v - 0.24).abs() / 0.24).clamp(min=0)
+    tuft = torch.maximum(tuft, 1.6 * (1 - (v - 0.62).abs() / 0.26).clamp(min=0))
+    dog = 1 - g.cat
+    width = g.hw * (1 + 0.26 * g.cat * tuft - 0.10 * dog * above * above)
+    lower = below * below
+    e = v * v - 0.75 * dog * (lower - lower * lower)
+    u = x / width
+    return (torch.sqrt(u * u + e.clamp(min=0) + 1e-12) - 1) * g.hw
+
+
+def pointed_ear(mx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
+    """A triangle from the head's top corner up to the tip, its corners slightly round."""
+    tx, bx = 0.92 * g.hw, 0.16 * g.hw  # tip, inner foot at y = -0.36; outer foot at y = 0
+    inner = ((mx - bx) * (g.tip + 0.36) - (y + 0.36) * (tx - bx)) / torch.hypot(
+        tx - bx, g.tip + 0.36
+    )
+    outer = ((mx - tx) * -g.tip - (y - g.tip) * (0.06 * g.hw)) / torch.hypot(g.tip, 0.06 * g.hw)
+    return torch.maximum(torch.maximum(inner, outer), y) - 0.02
+
+
+def floppy_ear(mx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
+    """A flap from the head's top corner down to its side."""
+    return segment(mx, y, 0.80 * g.hw, -0.40, g.hw + 0.05, g.hang, FLOP)
+
+
+def animal_keypoints(a: Attributes) -> Tensor:
+    """(B, 17, 2) in [0, 1]: ear tips 2, eyes 6, nose 3, mouth 3, head's sides 2 and top."""
+    g = SimpleNamespace(
+        **{k: v[:, 0, 0] if isinstance(v, Tensor) else v for k, v in vars(geometry(a)).items()}
+    )
+    zero = torch.zeros_like(g.hw)
+    t, p = g.turn, g.pointed_ears
+    points: list[tuple[Tensor, Tensor]] = []
+    for s in (-1, 1):
+        tip_x = torch.lerp(g.hw + 0.05, 0.92 * g.hw, p)
+        points.append((s * tip_x, torch.lerp(g.hang + FLOP, g.tip, p)))
+    for s in (-1, 1):
+        points += [(t + s * (g.gap + d * g.eye), g.ey) for d in (-1, 0, 1)]
+    half = torch.lerp(zero + 0.145, zero + 0.085, g.cat)
+    points += [(t + d * half, g.ny) for d in (-1, 0, 1)]
+    corner_x = torch.lerp(zero + 0.195, zero + 0.17, g.cat)
+    corner_y = g.ny + torch.lerp(zero + 0.07, zero + 0.10, g.cat)
+    points += [(t - corner_x, corner_y), (t + zero, g.ny + 0.17), (t + corner_x, corner_y)]
+    points += [(-g.hw, zero + CENTRE), (g.hw, zero + CENTRE), (zero, CENTRE - g.hh)]
+    x = torch.stack([q[0] + zero for q in points], 1)
+    y = torch.stack([q[1] + zero for q in points], 1)
+    cos, sin = torch.cos(g.tilt)[:, None], torch.sin(g.tilt)[:, None]
+    u = g.scale[:, None] * (cos * x - sin * y) + g.shift_x[:, None]
+    v = g.scale[:, None] * (sin * x + cos * y) + g.shift_y[:, None]
+    return torch.stack([u, v], -1) * 0.5 + 0.5
