@@ -111,9 +111,7 @@ def test_edits_are_tuned_by_clip_and_judged_by_others(tmp_path):
     _, generator, encoder, M = pieces()
     styles = generator.sample_styles(32, seed=0)
     weights = (0.5, 2.0, 6.0)
-    edits = tune(
-        generator, encoder, M, PROMPTS, NEUTRAL, styles, (1,), weights, level=0.9, wanted=0.9
-    )
+    edits = tune(generator, encoder, M, PROMPTS, NEUTRAL, styles, (1,), weights, wanted=0.9)
     assert edits.directions.n_channels == (1, 1, 1)
     assert (edits.w == 6.0).all()
     assert (edits.reached >= 0.9).all()
@@ -144,11 +142,11 @@ def test_an_edit_that_does_nothing_has_no_success():
     assert report.success_min.value == 0
 
 
-def test_choice_prefers_what_works_then_what_leaves_others_alone_else_the_nearest():
-    reached = torch.tensor([[0.2, 0.95, 0.99], [0.2, 0.5, 0.4]])
-    others = torch.tensor([[0.0, 0.7, 0.3], [0.0, 0.9, 0.1]])
-    near = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.3]])
-    assert _choose(reached, near, others, 0.9).tolist() == [2, 2]
+def test_choice_prefers_what_works_then_what_leaves_others_alone_else_the_most_reached():
+    reached = torch.tensor([[0.2, 0.95, 0.99], [0.2, 0.5, 0.4], [0.5, 0.5, 0.4]])
+    others = torch.tensor([[0.0, 0.7, 0.3], [0.0, 0.9, 0.1], [0.1, 0.2, 0.0]])
+    near = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]])
+    assert _choose(reached, near, others, 0.9).tolist() == [2, 1, 1]
 
 
 def test_edit_report_by_hand():

@@ -57,6 +57,16 @@ def test_only_a_win_of_what_does_not_matter_is_a_false_alarm():
     assert not planted.false_alarm(planted.pooled)
 
 
+def test_a_label_that_was_asked_for_beats_what_would_else_alarm():
+    truth = of(0.9, 0.01, 0.01, "intervention")
+    case = Case("x", (of(0.8, 0.1, 0.3),), truth, label="a")
+    assert case.unlabelled.attributes == ("b", "c")
+    assert case.unlabelled.rank[0] == "c"
+    metrics = score([case])
+    assert (metrics["controls.false_alarms"], metrics["controls.unlabelled_alarms"]) == (0, 1)
+    assert metrics["controls.unlabelled_alarms.x"] == 1
+
+
 def test_a_finished_seed_is_not_measured_again(tmp_path):
     calls = []
 

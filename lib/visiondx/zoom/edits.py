@@ -27,7 +27,7 @@ class Edits:
 
     directions: Directions
     w: Tensor  # (N,)
-    reached: Tensor  # (N,) share of tuning images that CLIP puts above the level
+    reached: Tensor  # (N,) share of tuning images on which, to CLIP, the edit works
     others: Tensor  # (N,) mean |change| of the other attributes' scores, in their deviations
 
     def apply(self, generator, styles: Tensor, attribute: int, batch: int = 128) -> Tensor:
@@ -51,19 +51,19 @@ def tune(
     attributes: Sequence[str],
     neutral: str,
     styles: Tensor,
-    channels: Sequence[int] = (20, 80, 320),
-    weights: Sequence[float] = (3.0, 4.5, 7.0, 10.0, 14.0, 20.0),
-    level: float = 0.95,
+    channels: Sequence[int] = (20, 80, 320, 800),
+    weights: Sequence[float] = (3.0, 4.5, 7.0, 10.0, 14.0, 20.0, 28.0),
     wanted: float = 0.9,
     templates: Sequence[str] | None = None,
     batch: int = 128,
 ) -> Edits:
     """Choose λ (as a number of channels) and w for each attribute, by CLIP alone.
 
-    CLIP's score of attribute n is e(x)·Δt_n. An edit has worked on an image if that score reaches
-    the ``level`` quantile of the unedited images. Of the choices that work on a share ``wanted``
-    of the images, the one that changes the other attributes' scores least is taken; if none
-    does, the one whose images come nearest to the level on average.
+    CLIP's score of attribute n is e(x)·Δt_n; above 0, an image fits the attribute's sentence better
+    than the neutral one. An edit has worked on an image if its score is typical of those: their
+    median among the unedited images. Of the choices that work on a share ``wanted`` of the images,
+    the one that changes the other attributes' scores least is taken; if none does, the one that
+    works most often, and of several, the one that comes nearest on average.
 
     Args:
         styles: (B, c_S) of the tuning images. M: (c_S, c_T).
@@ -83,7 +83,8 @@ def tune(
         return torch.cat(parts) @ delta_t.T
 
     before = scores(styles)  # (B, N)
-    goal = before.quantile(level, dim=0)
+    goal = before.masked_fill(before <= 0, float("nan")).nanmedian(0).values
+    goal = torch.where(goal.isnan(), before.amax(0), goal)
     scale = before.std(0).clamp_min(1e-6)
     n, tried = len(attributes), len(options) * len(weights)
     reached, near, others = (torch.zeros(n, tried) for _ in range(3))
@@ -112,10 +113,11 @@ def tune(
 
 
 def _choose(reached: Tensor, near: Tensor, others: Tensor, wanted: float) -> Tensor:
-    """Per row: the least change of others among the choices that work, else the nearest."""
+    """Per row: the least change of others among what works, else the most reached, the nearest."""
     works = reached >= wanted
     least = others.masked_fill(~works, float("inf")).argmin(1)
-    return torch.where(works.any(1), least, near.argmax(1))
+    fewer = reached < reached.amax(1, keepdim=True)
+    return torch.where(works.any(1), least, near.masked_fill(fewer, float("-inf")).argmax(1))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Case:
     measured: tuple[Sensitivity, ...]
     truth: Sensitivity
     planted: str | None = None  # None: a balanced target, a control
+    label: str | None = None  # the target's own attribute, where that was asked for, too
 
     @cached_property
     def pooled(self) -> Sensitivity:
@@ -53,6 +54,11 @@ class Case:
         if self.planted or not measured.apart:
             return False
         return bool(self.truth.raw[self.truth.attributes.index(measured.rank[0])] < matters)
+
+    @property
+    def unlabelled(self) -> Sensitivity:
+        """The pooled measurement without the target's own label."""
+        return self.pooled.of([name for name in self.pooled.attributes if name != self.label])
 
 
 def run_case(
@@ -71,7 +77,8 @@ def run_case(
 ) -> Case:
     """Diagnose the embedded target ``name`` on every seed, and measure its truth.
 
-    Its own label is left out of the attributes and held fixed by Eq. 8.
+    Its own label is held fixed by Eq. 8. A balanced target is asked about it all the same, first:
+    the yardstick that nothing else may beat. One with a planted bias is not, as in Fig. 4b.
 
     Args:
         attributes: the world's names; they are asked for in the world's plain prompts.
@@ -79,7 +86,8 @@ def run_case(
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
     """
     target = Target.load(name).to(generator.style_mean.device)
-    asked = [a for a in attributes if a != target.config["label"]]
+    label, planted = target.config["label"], target.config["planted"]
+    asked = [label] * (planted is None) + [a for a in attributes if a != label]
     prompts = [world.prompt(a) for a in asked]
     weights = zoo.manifest()[EMBEDDED + name]["sha256"]
     truth = true_sensitivity(world, target, asked, truth_images, seeds[0])
@@ -104,7 +112,7 @@ def run_case(
         key = [weights, prompts, images, seed, asdict(settings)]
         key += [generator.fingerprint, encoder.fingerprint]
         parts.append(_kept(folder, json.dumps(key), measure))
-    return Case(name, tuple(parts), truth, target.config["planted"])
+    return Case(name, tuple(parts), truth, planted, None if planted else label)
 
 
 def score(cases: Sequence[Case], matters: float = MATTERS) -> dict[str, Estimate | float]:
@@ -133,8 +141,10 @@ def score(cases: Sequence[Case], matters: float = MATTERS) -> dict[str, Estimate
     for case in controls:
         found[f"controls.wins.{case.name}"] = int(case.pooled.apart)
         found[f"controls.false_alarms.{case.name}"] = int(case.false_alarm(case.pooled, matters))
+        alarm = case.false_alarm(case.unlabelled, matters)
+        found[f"controls.unlabelled_alarms.{case.name}"] = int(alarm)
     if controls:
-        for key in ("wins", "false_alarms"):
+        for key in ("wins", "false_alarms", "unlabelled_alarms"):
             found[f"controls.{key}"] = sum(found[f"controls.{key}.{c.name}"] for c in controls)
         alarms = [float(c.false_alarm(part, matters)) for c in controls for part in c.measured]
         found["controls.false_alarm_rate"] = bootstrap(alarms)  # over (control, seed)
