@@ -60,10 +60,10 @@ def tune(
     """Choose λ (as a number of channels) and w for each attribute, by CLIP alone.
 
     CLIP's score of attribute n is e(x)·Δt_n; above 0, an image fits the attribute's sentence better
-    than the neutral one. An edit has worked on an image if its score is typical of those: their
-    median among the unedited images. Of the choices that work on a share ``wanted`` of the images,
-    the one that changes the other attributes' scores least is taken; if none does, the one that
-    works most often, and of several, the one that comes nearest on average.
+    than the neutral one. An edit has worked on an image that was not above 0 if its score then is
+    typical of those that were: their median. Of the choices that work on a share ``wanted`` of the
+    images, the one that changes the other attributes' scores least is taken; if none does, the one
+    that works most often, and of several, the one that comes nearest on average.
 
     Args:
         styles: (B, c_S) of the tuning images. M: (c_S, c_T).
@@ -85,6 +85,7 @@ def tune(
     before = scores(styles)  # (B, N)
     goal = before.masked_fill(before <= 0, float("nan")).nanmedian(0).values
     goal = torch.where(goal.isnan(), before.amax(0), goal)
+    lacking = (before <= 0) | (before > 0).all(0)  # all count where none lacks it
     scale = before.std(0).clamp_min(1e-6)
     n, tried = len(attributes), len(options) * len(weights)
     reached, near, others = (torch.zeros(n, tried) for _ in range(3))
@@ -94,8 +95,9 @@ def tune(
             for j in range(tried):
                 option, w = options[j // len(weights)], weights[j % len(weights)]
                 after = scores(styles + w * option.delta_s[i].to(styles))
-                reached[i, j] = (after[:, i] >= goal[i]).float().mean()
-                near[i, j] = after[:, i].minimum(goal[i]).mean()
+                own = after[lacking[:, i], i]
+                reached[i, j] = (own >= goal[i]).float().mean()
+                near[i, j] = own.minimum(goal[i]).mean()
                 moved = ((after - before).abs() / scale).mean(0)[rest]
                 others[i, j] = moved.mean() if n > 1 else 0
                 bar.update()
