@@ -87,10 +87,17 @@ class ToyWorld:
         words = WORDS[name][0 if present else 1]
         return words[0] if seed is None else random.Random(seed).choice(words)
 
-    def caption(self, attributes: ToyAttributes, seed: int) -> list[str]:
+    def neutral(self, seed: int | None = None, heldout: bool = False) -> str:
+        return "a shape"
+
+    def wrong_caption(self, attributes: ToyAttributes, seed: int) -> list[str]:
+        return self.caption(attributes, seed, wrong=True)
+
+    def caption(self, attributes: ToyAttributes, seed: int, wrong: bool = False) -> list[str]:
         source = random.Random(seed)
         captions = []
         for row in self.labels(attributes).tolist():
+            row[0] ^= wrong
             parts = [
                 source.choice(WORDS[name][0 if present else 1])
                 for name, present in zip(self.binary, row, strict=True)

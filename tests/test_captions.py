@@ -77,6 +77,26 @@ def test_a_caption_says_only_what_is_true(name):
             assert not found, caption
 
 
+def test_a_wrong_caption_is_false_about_one_attribute():
+    a = faces.sample(300, 4)
+    wrong, right = faces.wrong_caption(a, 9), faces.caption(a, 9)
+    assert wrong == faces.wrong_caption(a, 9)
+    assert all(one != other for one, other in zip(wrong, right, strict=True))
+    # with hats everywhere, a true caption never denies one and some wrong captions do
+    hats = faces.switch(a, "hat", True)
+    denied = GRAMMAR.words["attributes"]["hat"]["absent"]["with"]
+    assert any(_names(caption, denied) for caption in faces.wrong_caption(hats, 9))
+    assert not any(_names(caption, denied) for caption in faces.caption(hats, 9))
+
+
+def test_neutral_prompts_name_nothing():
+    assert faces.neutral() == "a face"
+    assert len({faces.neutral(s) for s in range(40)}) > 10
+    held = {faces.neutral(s, heldout=True) for s in range(40)}
+    assert all("a face" in text for text in held)
+    assert not held & {faces.neutral(s) for s in range(400)}
+
+
 def test_prompts():
     assert faces.prompt("bangs") == "a face with bangs"
     assert faces.prompt("smiling") == "a smiling face"

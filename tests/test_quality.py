@@ -92,7 +92,7 @@ class ReadsRed:
 
 
 def test_zero_shot_rows_are_truth_and_one_score_a_phrasing():
-    rows, seeds = zero_shot(ReadsRed(), ToyWorld(), 12, [5, 6], phrasings=3, neutral="a shape")
+    rows, seeds = zero_shot(ReadsRed(), ToyWorld(), 12, [5, 6], phrasings=3)
     assert set(rows) == set(NAMES[:4])
     assert rows["red"].shape == (24, 4)
     assert seeds.tolist() == [5] * 12 + [6] * 12

@@ -31,7 +31,6 @@ CONFIG = EncoderConfig(
     warmup=10,
     pool=400,
     phrasings=8,
-    neutral=("a shape",),
     average=0.8,
 )
 
@@ -52,6 +51,18 @@ def test_contrastive_loss_by_hand() -> None:
     # logits [[2, 1.2], [0, 1.6]]: rows softplus(-.8), softplus(-1.6); columns (-2), (-.4)
     expected = sum(math.log1p(math.exp(-x)) for x in (0.8, 1.6, 2.0, 0.4)) / 4
     assert contrastive_loss(images, texts, torch.tensor(2.0)).item() == pytest.approx(expected)
+
+
+def test_a_wrong_caption_draws_images_away_from_it() -> None:
+    images, texts = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    # logits [[2, 1.2, 0], [0, 1.6, 2]]: the third text is only among what the images choose from
+    rows = (
+        math.log(1 + math.exp(-0.8) + math.exp(-2)),
+        math.log(1 + math.exp(-1.6) + math.exp(0.4)),
+    )
+    columns = (math.log1p(exp(-2)), math.log1p(exp(-0.4)))
+    loss = contrastive_loss(images, texts, torch.tensor(2.0))
+    assert loss.item() == pytest.approx((sum(rows) + sum(columns)) / 4)
 
 
 def test_attribute_loss_by_hand() -> None:
@@ -127,7 +138,7 @@ def test_short_training_learns_two_attributes_and_resumes(tokenizer, tmp_path) -
     assert finished
     assert log[-1]["attributes"] < 0.7 * CONFIG.attribute_weight * math.log(2)
     # "something red" was never seen
-    areas = evaluate_encoder(encoder, world, 200, seed=100, neutral="a shape", heldout=True)
+    areas = evaluate_encoder(encoder, world, 200, seed=100, heldout=True)
     assert min(areas.values()) > 0.9
     other = replace(CONFIG, lr=1e-3)
     with pytest.raises(InputError, match="another lr"):
@@ -139,7 +150,7 @@ def test_constant_attribute_has_no_area(tokenizer: Tokenizer) -> None:
         def sample(self, n, seed, given=None):
             return super().sample(n, seed, {"red": True})
 
-    areas = evaluate_encoder(Encoder.new(tokenizer), AllRed(), 40, 0, neutral="a shape")
+    areas = evaluate_encoder(Encoder.new(tokenizer), AllRed(), 40, 0)
     assert math.isnan(areas["red"])
     assert 0 <= areas["ring"] <= 1
 

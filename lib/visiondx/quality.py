@@ -136,7 +136,7 @@ def zero_shot(
     """The encoder's scores of fresh renders of each seed, as `auroc` takes them.
 
     Args:
-        settings: phrasings, heldout, neutral, see `training.encoder.attribute_scores`.
+        settings: phrasings, heldout, see `training.encoder.attribute_scores`.
 
     Returns:
         attribute -> rows (N, 1 + phrasings); the seed of each row (N,).

@@ -1,6 +1,7 @@
 """Training and measuring the embedded CLIP on worlds whose attributes and captions are known.
 
-Two terms. (1) CLIP's symmetric contrastive loss (Radford et al. 2021) on (render, caption). (2) The
+Two terms. (1) CLIP's symmetric contrastive loss (Radford et al. 2021) on (render, caption), where
+some captions that are wrong on purpose stand among the texts an image may choose from. (2) The
 question that the encoder will be asked later, as a loss: tau (sim(I, "... with a") - sim(I,
 neutral)) is the logit of "a is visible", and for the negated prompt "... without a", the hardest
 negative there is, that of the opposite. Without it small attributes stay at chance for long.
@@ -28,28 +29,18 @@ from visiondx.training.pool import Pool
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Settings of a training; the defaults take about 25 minutes on one CPU core."""
+    """Settings of a training; the defaults take about an hour on one CPU core."""
 
-    steps: int = 3600
+    steps: int = 10_800  # the worlds take turns
     batch: int = 64
     lr: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.05
     attribute_weight: float = 2.0
     head_weight: float = 5.0
-    pool: int = 32000  # renders that the batches are drawn from
-    phrasings: int = 64  # training phrasings of each attribute prompt
-    neutral: tuple[str, ...] = (
-        "a face",
-        "a face",
-        "a person",
-        "a photo of a face",
-        "a portrait of a face",
-        "a picture of a face",
-        "an image of a face",
-        "a drawing of a face",
-        "this is a face",
-    )
+    wrong: int = 16  # captions in a batch that say something false
+    pool: int = 32000  # renders of each world that the batches are drawn from
+    phrasings: int = 64  # training phrasings of each attribute prompt and of the neutral one
     augmentation: float = 1.0
     average: float = 0.998  # decay of the weights' moving average, which is what is kept
 
@@ -62,6 +53,7 @@ def train_tokenizer(worlds: Sequence, seed: int = 0, count: int = 4000) -> Token
         for name in world.binary:
             for present in (True, False):
                 texts.update(world.prompt(name, present, seed=s) for s in range(64))
+        texts.update(world.neutral(s) for s in range(64))
     return Tokenizer.train(texts)
 
 
@@ -81,7 +73,8 @@ class PromptBank:
             for seed in range(config.phrasings)
         ]
         self.ids = tokenize(texts).view(len(world.binary), 2, config.phrasings, -1)
-        self.neutral = tokenize(list(config.neutral))
+        neutral = [world.neutral(seed) for seed in range(config.phrasings)]
+        self.neutral = tokenize(neutral + [world.neutral()] * config.phrasings)
         self.share = pool.labels.float().mean(0).clamp(0.05, 0.95)
 
     def pick(self, source: torch.Generator) -> Tensor:
@@ -109,10 +102,14 @@ def embed_tokens(clip: nn.Module, ids: Tensor) -> Tensor:
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy of scale * images @ texts.T; both (B, D) of unit norm."""
+    """Symmetric cross-entropy of scale * images @ texts.T; unit norm.
+
+    images (B, D), texts (B + K, D): the last K belong to no image.
+    """
     logits = scale * images @ texts.T
     target = torch.arange(len(images), device=images.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    back = logits[:, : len(images)].T
+    return (F.cross_entropy(logits, target) + F.cross_entropy(back, target)) / 2
 
 
 def attribute_loss(
@@ -213,6 +210,7 @@ def train_encoder(
         source = torch.Generator().manual_seed(now)
         rows = pool.pick(config.batch, source)
         captions = world.caption(pool.attributes[rows], now)
+        captions += world.wrong_caption(pool.attributes[rows[: config.wrong]], now)
         ids = torch.cat([tokenizer(captions), bank.pick(source)])
         labels, share = pool.labels[rows].to(device), bank.share.to(device)
         pictures = augment(pool.render(rows).to(device), source, config.augmentation)
@@ -222,10 +220,10 @@ def train_encoder(
         images, texts = F.normalize(images.float(), dim=1), F.normalize(texts.float(), dim=1)
         scale = clip.logit_scale.exp().clamp(max=100)
         asked = attribute_loss(
-            images, texts[config.batch :], labels, share, tau["log"].exp().clamp(max=100)
+            images, texts[len(captions) :], labels, share, tau["log"].exp().clamp(max=100)
         )
         terms = {
-            "contrastive": contrastive_loss(images, texts[: config.batch], scale),
+            "contrastive": contrastive_loss(images, texts[: len(captions)], scale),
             "attributes": config.attribute_weight * asked,
             "heads": config.head_weight * heads.loss(i % len(worlds), labels),
         }
@@ -245,7 +243,6 @@ def attribute_scores(
     n: int,
     seed: int,
     *,
-    neutral: str = "a face",
     phrasings: int = 4,
     heldout: bool = True,
 ) -> tuple[Tensor, Tensor]:
@@ -267,7 +264,7 @@ def attribute_scores(
         for s in range(phrasings)
         for name in world.binary
     ]
-    texts = encoder.embed_texts([*ask, neutral]).cpu()
+    texts = encoder.embed_texts([*ask, world.neutral()]).cpu()
     difference = (texts[:-1] - texts[-1]).view(phrasings, len(world.binary), -1)
     return images @ difference.transpose(1, 2), world.labels(attributes)
 

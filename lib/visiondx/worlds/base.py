@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from visiondx.errors import InputError
+
+if TYPE_CHECKING:
+    from visiondx.worlds.captions import Grammar
 
 Quantile = Callable[[Tensor], Tensor]
 
@@ -106,6 +110,7 @@ class World:
     """A renderer with known truth. Subclasses give the columns, the rules and the drawing."""
 
     name: str
+    grammar: Grammar
     size = 64
     binary: tuple[str, ...]
     columns: Mapping[str, Quantile]
@@ -157,6 +162,28 @@ class World:
         """Images (B, 3, size, size) in [0, 1]; differentiable in the continuous attributes."""
         size = self.size if size is None else size
         return torch.cat([self.draw(part, size) for part in attributes.split(self.chunk)])
+
+    # Words.
+    def caption(self, attributes: Attributes, seed: int) -> list[str]:
+        """One free caption an image, from the training half of the grammar."""
+        return self.grammar.captions(self, attributes, seed)
+
+    def wrong_caption(self, attributes: Attributes, seed: int) -> list[str]:
+        """`caption` with one thing changed so that it is false: hard negatives."""
+        return self.grammar.captions(self, attributes, seed, wrong=True)
+
+    def prompt(
+        self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
+    ) -> str:
+        """A phrase that names one of `binary` ("a face with bangs", "a thing in the snow").
+
+        Without a seed the plain form; with one a random training phrasing, or a held-out phrasing.
+        """
+        return self.grammar.prompt(name, present, seed, heldout)
+
+    def neutral(self, seed: int | None = None, heldout: bool = False) -> str:
+        """The prompt that names no attribute ("a face"); seed and heldout as in `prompt`."""
+        return self.grammar.neutral_prompt(seed, heldout)
 
     # A world's own part.
     def resolve(self, attributes: Attributes) -> Attributes:

@@ -49,8 +49,13 @@ class Grammar:
         """The prompt that names no attribute."""
         return self.words["neutral"]
 
-    def captions(self, world: World, attributes: Attributes, seed: int) -> list[str]:
-        """One training caption an image; the same seed gives the same captions."""
+    def captions(
+        self, world: World, attributes: Attributes, seed: int, wrong: bool = False
+    ) -> list[str]:
+        """One training caption an image; the same seed gives the same captions.
+
+        wrong: each says the opposite of the truth about one attribute.
+        """
         labels = world.labels(attributes).tolist()
         spoken = self.words["groups"]  # a group without words (breeds) is never named
         groups = {k: v.tolist() for k, v in world.groups(attributes).items() if k in spoken}
@@ -60,17 +65,24 @@ class Grammar:
                 rng,
                 dict(zip(world.binary, row, strict=True)),
                 {name: values[i] for name, values in groups.items()},
+                wrong,
             )
             for i, row in enumerate(labels)
         ]
 
-    def _caption(self, rng: random.Random, truth: dict[str, bool], groups: dict[str, int]) -> str:
+    def _caption(
+        self, rng: random.Random, truth: dict[str, bool], groups: dict[str, int], wrong: bool
+    ) -> str:
         named: list[str] = []
         often = self.words.get("mention", {})
-        for name in rng.sample(list(truth), len(truth)):
+        order = rng.sample(list(truth), len(truth))
+        for name in order:
             fits = len(named) < _MOST and not self._clash(name, named)
             if fits and rng.random() < often.get(name, _MENTION[truth[name]]):
                 named.append(name)
+        if wrong:
+            named = named or order[:1]
+            truth = {**truth, named[0]: not truth[named[0]]}
         noun, adjectives, withs = None, [], []
         for name in named:
             forms = self.words["attributes"][name]["present" if truth[name] else "absent"]
@@ -131,9 +143,12 @@ class Grammar:
         templates = (self.heldout if heldout else self.words)["templates"]
         return rng.choice(templates).format(phrase)
 
-    def neutral_prompt(self, seed: int, heldout: bool = False) -> str:
-        """The neutral prompt in a random template of the same half."""
+    def neutral_prompt(self, seed: int | None = None, heldout: bool = False) -> str:
+        """The prompt that names no attribute; see `visiondx.worlds.base.World.neutral`."""
+        if seed is None and not heldout:
+            return self.neutral
         rng = random.Random(f"{seed} neutral")
+        phrases = [self.neutral] + [article(n) for n in self.words["nouns"] if not heldout]
         return rng.choice((self.heldout if heldout else self.words)["templates"]).format(
-            self.neutral
+            rng.choice(phrases)
         )

@@ -198,18 +198,5 @@ class Faces(World):
         """(B, 26, 2) keypoints, x and y in [0, 1] of the picture, tied to the geometry."""
         return face_keypoints(attributes)
 
-    def caption(self, attributes: Attributes, seed: int) -> list[str]:
-        """One free caption an image, from the training half of the grammar."""
-        return self.grammar.captions(self, attributes, seed)
-
-    def prompt(
-        self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
-    ) -> str:
-        """A phrase that names one attribute ("a face with bangs").
-
-        Without a seed the plain form; with one a random training phrasing, or a held-out phrasing.
-        """
-        return self.grammar.prompt(name, present, seed, heldout)
-
 
 faces = Faces()

@@ -234,22 +234,5 @@ class Scenes(World):
         """
         return scene_masks(attributes, size or self.size)
 
-    def caption(self, attributes: Attributes, seed: int) -> list[str]:
-        """One free caption an image, from the training half of the grammar."""
-        return self.grammar.captions(self, attributes, seed)
-
-    def wrong_caption(self, attributes: Attributes, seed: int) -> list[str]:
-        """`caption` with one thing changed so that it is false: hard negatives."""
-        return self.grammar.captions(self, attributes, seed, wrong=True)
-
-    def prompt(
-        self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
-    ) -> str:
-        """A phrase that names one of `binary` ("a photo in the snow").
-
-        Without a seed the plain form; with one a random training phrasing, or a held-out phrasing.
-        """
-        return self.grammar.prompt(name, present, seed, heldout)
-
 
 scenes = Scenes()

@@ -234,8 +234,10 @@ class SceneGrammar:
             return phrase  # an oil painting is a template of its own
         return rng.choice((self.heldout if heldout else self.words)["templates"]).format(phrase)
 
-    def neutral_prompt(self, seed: int, heldout: bool = False) -> str:
-        """A thing, in a random template of the same half."""
+    def neutral_prompt(self, seed: int | None = None, heldout: bool = False) -> str:
+        """A thing, in a random template of the same half; without a seed the plain form."""
+        if seed is None and not heldout:
+            return self.neutral
         rng = random.Random(f"{seed} neutral")
         thing = rng.choice(self.words["things"])
         return rng.choice((self.heldout if heldout else self.words)["templates"]).format(thing)
