@@ -60,7 +60,7 @@ def test_a_wrong_caption_draws_images_away_from_it() -> None:
         math.log(1 + math.exp(-0.8) + math.exp(-2)),
         math.log(1 + math.exp(-1.6) + math.exp(0.4)),
     )
-    columns = (math.log1p(exp(-2)), math.log1p(exp(-0.4)))
+    columns = (math.log1p(math.exp(-2)), math.log1p(math.exp(-0.4)))
     loss = contrastive_loss(images, texts, torch.tensor(2.0))
     assert loss.item() == pytest.approx((sum(rows) + sum(columns)) / 4)
 
