@@ -1,4 +1,4 @@
-"""The faces world: what is drawn is what the attributes say."""
+"""What every world promises; and faces: what is drawn is what the attributes say."""
 
 import math
 
@@ -6,59 +6,126 @@ import pytest
 import torch
 
 from visiondx.errors import InputError
-from visiondx.worlds import faces
+from visiondx.worlds import animals, faces, scenes
 from visiondx.worlds.base import amount, category, pieces, uniform
 from visiondx.worlds.faces_draw import _geometry, _head
-from visiondx.worlds.sdf import Canvas, ellipse, hsv, segment
+from visiondx.worlds.sdf import Canvas, ellipse, hsv, pick, segment, warmth
+from world_checks import slopes
+
+WORLDS = (faces, animals, scenes)
+PORTRAITS = (faces, animals)
 
 
-def test_same_seed_same_attributes_and_image():
-    one, two = faces.sample(6, 3), faces.sample(6, 3)
+def each(worlds):
+    return pytest.mark.parametrize("world", worlds, ids=lambda world: world.name)
+
+
+def each_name(names):
+    """Parametrise over pairs of a world and a name."""
+    pairs = [(world, name) for world, own in names.items() for name in own]
+    ids = [f"{world.name}-{name}" for world, name in pairs]
+    return pytest.mark.parametrize(("world", "name"), pairs, ids=ids)
+
+
+@each(WORLDS)
+def test_same_seed_same_attributes_and_image_bit_for_bit(world):
+    one, two = world.sample(40, 3), world.sample(40, 3)
     assert torch.equal(one.values, two.values)
-    assert torch.equal(faces.render(one), faces.render(two))
-    assert not torch.equal(one.values, faces.sample(6, 4).values)
+    assert torch.equal(world.render(one), world.render(two))
+    assert not torch.equal(one.values, world.sample(40, 4).values)
 
 
-def test_render_does_not_depend_on_the_batch():
-    a = faces.sample(40, 1)
-    whole = faces.render(a)
-    assert whole.shape == (40, 3, 64, 64)
+@each(WORLDS)
+def test_render_does_not_depend_on_the_batch_or_on_its_order(world):
+    a = world.sample(48, 1)
+    whole = world.render(a)
+    assert whole.shape == (48, 3, 64, 64)
     assert whole.min() >= 0
     assert whole.max() <= 1
-    assert torch.allclose(whole[33:35], faces.render(a[33:35]), atol=1e-6)
+    atol = 1e-5 if world is scenes else 1e-6
+    back = torch.arange(47, -1, -1)
+    assert torch.allclose(world.render(a[back])[back], whole, atol=atol)
+    for rows in (slice(20, 23), slice(33, 35)):
+        assert torch.allclose(world.render(a[rows]), whole[rows], atol=atol)
 
 
-@pytest.mark.parametrize("name", faces.binary)
-def test_switch_sets_the_label_and_shows(name):
-    a = faces.sample(64, 5)
-    column = faces.binary.index(name)
-    on, off = faces.switch(a, name, True), faces.switch(a, name, False)
-    assert faces.labels(on)[:, column].all()
-    assert not faces.labels(off)[:, column].any()
-    already = faces.labels(a)[:, column]
+@each_name({world: world.binary for world in WORLDS})
+def test_switch_sets_the_label_and_keeps_rows_that_agree(world, name):
+    a = world.sample(64, 5)
+    column = world.binary.index(name)
+    on, off = world.switch(a, name, True), world.switch(a, name, False)
+    assert world.labels(on)[:, column].all()
+    assert not world.labels(off)[:, column].any()
+    already = world.labels(a)[:, column]
     assert torch.equal(on.values[already], a.values[already])
-    # at least 12 pixels change by a twentieth of full scale, in every image
-    difference = (faces.render(on) - faces.render(off)).abs().amax(1)
-    changed = (difference > 0.05).flatten(1).sum(1)
-    assert changed.min() >= 12, f"{name}: {changed.min()} pixels"
+    assert torch.equal(off.values[~already], a.values[~already])
+    want = torch.arange(64) % 2 == 0  # one value per image
+    assert torch.equal(world.labels(world.switch(a, name, want))[:, column], want)
 
 
-def test_switch_takes_one_value_per_image_and_refuses_unknown_names():
-    a = faces.sample(4, 0)
-    want = torch.tensor([True, False, True, False])
-    hat = faces.labels(faces.switch(a, "hat", want))[:, faces.binary.index("hat")]
-    assert torch.equal(hat, want)
+@each_name({world: world.binary for world in PORTRAITS})
+def test_switch_shows(world, name):
+    """In every image, enough pixels change by a twentieth (faces) or a tenth of full scale."""
+    a = world.sample(64, 5)
+    on, off = world.switch(a, name, True), world.switch(a, name, False)
+    step, least = {"faces": (0.05, 12), "animals": (0.1, 20)}[world.name]
+    if name == "cat":
+        least = 150  # the species shows whatever else is there
+    difference = (world.render(on) - world.render(off)).abs().amax(1)
+    changed = (difference > step).flatten(1).sum(1)
+    assert changed.min() >= least, f"{name}: {changed.min()} pixels"
+
+
+@each(WORLDS)
+def test_wrong_requests_are_refused(world):
     with pytest.raises(InputError, match="monocle"):
-        faces.switch(a, "monocle", True)
+        world.switch(world.sample(4, 0), "monocle", True)
     with pytest.raises(InputError, match="n is 0"):
-        faces.sample(0, 0)
+        world.sample(0, 0)
+    with pytest.raises(InputError, match="u must be"):
+        world.from_normal(torch.zeros(2, 3))
 
 
-def test_a_gap_separates_present_from_absent():
-    a = faces.sample(4000, 7)
-    for name in ("eyeglasses", "hat", "bangs", "beard", "bald", "smiling", "big_lips"):
-        assert not ((a[name] > 0.03) & (a[name] < 0.97)).any()
-    assert not ((a["age"] > 30) & (a["age"] < 45)).any()
+@each(PORTRAITS)
+def test_a_gap_separates_present_from_absent(world):
+    a = world.sample(4000, 7)
+    amounts = [name for name in world.binary if name in world.names]
+    assert len(amounts) >= 8
+    for name in amounts:
+        assert not ((a[name] > 0.03) & (a[name] < 0.97)).any(), name
+
+
+@each_name(
+    {
+        faces: ("smiling", "eyeglasses", "bangs", "hat", "scale", "light_gain"),
+        animals: ("cat", "slit_pupils", "long_muzzle", "tongue", "pointed_ears", "scale", "yaw"),
+    }
+)
+def test_gradient_of_the_renderer(world, name):
+    a = world.sample(2, 11).replace(**{name: 0.4 if name in world.binary else 0.97})
+    gradient, finite = slopes(world, a, name)
+    assert finite.abs().min() > 1e-3
+    assert torch.allclose(gradient, finite, rtol=1e-3, atol=1e-3)
+
+
+@each(PORTRAITS)
+def test_keypoints_follow_the_pose(world):
+    a = world.sample(16, 1).replace(tilt=0.0, shift_x=0.0, shift_y=0.0, scale=1.0)
+    points = world.keypoints(a)
+    assert points.shape == (16, {"faces": 26, "animals": 17}[world.name], 2)
+    moved = world.keypoints(a.replace(shift_x=0.1))
+    assert torch.allclose(moved - points, torch.tensor([0.05, 0.0]).expand_as(points), atol=1e-6)
+    # a quarter turn about the centre takes (x, y) to (1 - y, x)
+    turned = world.keypoints(a.replace(tilt=torch.pi / 2))
+    assert torch.allclose(turned, torch.stack([1 - points[..., 1], points[..., 0]], -1), atol=1e-5)
+
+
+# ---------------------------------------------------------------- faces
+
+
+def test_a_gap_separates_young_from_old():
+    age = faces.sample(4000, 7)["age"]
+    assert not ((age > 30) & (age < 45)).any()
 
 
 def test_bald_heads_have_no_bangs_no_long_hair_no_hair_colour():
@@ -87,32 +154,9 @@ def test_quantiles_by_hand():
     assert share.item() == pytest.approx(0.25, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["smiling", "eyeglasses", "bangs", "hat", "scale", "light_gain"])
-def test_gradient_of_the_renderer(name):
-    a = faces.sample(2, 11)
-    a = type(a)(a.values.double(), a.names)
-    a = a.replace(**{name: a[name] * 0 + (0.4 if name in faces.binary else 0.97)})
-    weight = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    column = a.column(name)
-
-    def value(v):
-        return (faces.draw(type(a)(v, a.names), 64) * weight).sum(dim=(1, 2, 3))
-
-    v = a.values.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(value(v).sum(), v)
-    step = torch.zeros_like(a.values)
-    step[:, column] = 1e-6
-    finite = (value(a.values + step) - value(a.values - step)) / 2e-6
-    assert finite.abs().min() > 1e-3
-    assert torch.allclose(gradient[:, column], finite, rtol=1e-3, atol=1e-3)
-
-
-def test_keypoints_follow_the_pose_and_lie_on_the_face():
+def test_keypoints_lie_on_the_face():
     a = faces.sample(8, 1).replace(tilt=0.0, shift_x=0.0, shift_y=0.0, scale=1.0)
     points = faces.keypoints(a)
-    assert points.shape == (8, 26, 2)
-    moved = faces.keypoints(a.replace(shift_x=0.1))
-    assert torch.allclose(moved - points, torch.tensor([0.05, 0.0]).expand(8, 26, 2), atol=1e-6)
     # the seven jaw points lie on the outline, where the head's distance is zero
     xy = points[:, :7] * 2 - 1
     distance = _head(xy[..., 0][:, :, None], xy[..., 1][:, :, None], _geometry(a))
@@ -144,6 +188,11 @@ def test_shapes_by_hand():
     assert ellipse(x, y, 0.0, 0.0, 2.0, 2.0).item() == pytest.approx(3.0, abs=1e-3)
     red = hsv(torch.tensor([0.0]), 1.0, 0.8).flatten().tolist()
     assert red == pytest.approx([0.8, 0.0, 0.0], abs=1e-6)
+    nested = (((0.0, 0.1, 0.2), (0.3, 0.4, 0.5)), ((0.6, 0.7, 0.8), (0.9, 1.0, 0.9)))
+    picked = pick(nested, torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    assert picked.shape == (2, 3, 1, 1)
+    assert picked.flatten().tolist() == pytest.approx([0.6, 0.7, 0.8, 0.3, 0.4, 0.5])
+    assert warmth(torch.tensor([0.25])).flatten().tolist() == [1.25, 1.0, 0.75]
     canvas = Canvas(torch.zeros(1, 3, 1, 1), torch.tensor([[[0.1]]]), keep_parts=True)
     canvas.paint(torch.zeros(1, 1, 1), torch.ones(1, 3, 1, 1), "a")  # on the edge: half covered
     canvas.paint(torch.zeros(1, 1, 1), torch.zeros(1, 3, 1, 1), "b")

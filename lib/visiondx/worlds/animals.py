@@ -9,8 +9,8 @@ from torch import Tensor
 
 from visiondx.worlds.animals_draw import draw_animal
 from visiondx.worlds.animals_shape import animal_keypoints
-from visiondx.worlds.base import Attributes, World, amount, category, uniform
-from visiondx.worlds.captions import Grammar
+from visiondx.worlds.base import Attributes, World, category, presence, uniform
+from visiondx.worlds.captions import AttributeGrammar
 
 FUR_COLOURS = ("white", "orange", "brown", "grey", "black")
 PATTERNS = ("striped", "plain", "patched", "spotted")
@@ -50,10 +50,25 @@ FOLLOWS = {
 }
 # Colour of the eyes and pattern: cats are moved down and dogs up the order of the categories.
 MOVES = {"eye_colour": 0.55, "pattern": 0.35}
+_MOVED = {
+    **{name: torch.special.ndtri(torch.tensor(p)).tolist() for name, p in FOLLOWS.items()},
+    **{name: (-move, move) for name, move in MOVES.items()},
+}
 
 
-def _share(p: float = 0.5):
-    return amount(p, (0.0, 0.03), (0.97, 1.0))
+def _value(column: str, names: tuple[str, ...], present: str, absent: str) -> tuple[str, int, int]:
+    return column, names.index(present), names.index(absent)
+
+
+# Binary attributes that are one value of a column; where absent, another value takes its place.
+_VALUES = {
+    "green_eyes": _value("eye_colour", EYE_COLOURS, "green", "brown"),
+    "striped_fur": _value("pattern", PATTERNS, "striped", "plain"),
+    "spotted_fur": _value("pattern", PATTERNS, "spotted", "plain"),
+    "patched_fur": _value("pattern", PATTERNS, "patched", "plain"),
+    "white_fur": _value("fur_colour", FUR_COLOURS, "white", "brown"),
+    "black_fur": _value("fur_colour", FUR_COLOURS, "black", "brown"),
+}
 
 
 class Animals(World):
@@ -64,9 +79,8 @@ class Animals(World):
     ears, muzzle, whiskers, nose colour, tongue, eye colour and pattern merely *follow* the species,
     with overlap (`FOLLOWS`, `MOVES`), so that a classifier can lean on the wrong one.
 
-    An attribute that can be there or not is an amount in [0, 1], at most 0.03 when absent, at least
-    0.97 when present. Half of the animals are of a breed, which fixes the columns `LOOK`; the
-    others are mixed (breed 0).
+    An attribute that can be there or not is an amount in [0, 1] (`base.presence`). Half of the
+    animals are of a breed, which fixes the columns `LOOK`; the others are mixed (breed 0).
 
     Args:
         balanced: nothing follows the species: every attribute of `FOLLOWS` has share one half.
@@ -107,18 +121,18 @@ class Animals(World):
         "marking": category((0.52, 0.16, 0.16, 0.16)),
         "ear_choice": category((0.6, 0.4)),
         # what words describe
-        "cat": _share(),
+        "cat": presence(),
         "breed": category((0.5,) + (0.5 / _EACH,) * _EACH),
-        "slit_pupils": _share(),
+        "slit_pupils": presence(),
         "eye_colour": category((0.34, 0.22, 0.22, 0.22)),
-        "pink_nose": _share(),
+        "pink_nose": presence(),
         "nose_shade": category((0.4, 0.25, 0.35)),
-        "pointed_ears": _share(),
-        "long_muzzle": _share(),
-        "whiskers": _share(),
-        "tongue": _share(),
+        "pointed_ears": presence(),
+        "long_muzzle": presence(),
+        "whiskers": presence(),
+        "tongue": presence(),
         "tongue_shade": category((0.4, 0.3, 0.3)),
-        "collar": _share(),
+        "collar": presence(),
         "collar_hue": uniform(0, 1),
         "collar_shade": category((0.5, 0.5)),
         # pose, light, clutter, and the side of a patch
@@ -144,16 +158,14 @@ class Animals(World):
     def __init__(self, balanced: bool = False) -> None:
         super().__init__()
         self.balanced = balanced
-        self.grammar = Grammar("animals")
+        self.grammar = AttributeGrammar("animals")
 
     def from_normal(self, u: Tensor) -> Attributes:
         """As `World.from_normal`, after each column that follows the species is moved by it."""
         if not self.balanced and u.ndim == 2 and u.shape[1] == self.latent_dim:
             u = u.clone()
             cat = u[:, self.names.index("cat")] > 0
-            pairs = {k: torch.special.ndtri(torch.tensor(v)).tolist() for k, v in FOLLOWS.items()}
-            pairs |= {name: (-move, move) for name, move in MOVES.items()}
-            for name, (of_cat, of_dog) in pairs.items():
+            for name, (of_cat, of_dog) in _MOVED.items():
                 u[:, self.names.index(name)] += torch.where(cat, of_cat, of_dog).to(u)
         return super().from_normal(u)
 
@@ -181,37 +193,17 @@ class Animals(World):
         An animal whose species, fur colour or pattern is changed keeps the rest of its look, but
         is of no breed any more.
         """
-        if name == "green_eyes":
-            eyes = attributes["eye_colour"]
-            brown = float(EYE_COLOURS.index("brown"))
-            return attributes.replace(
-                eye_colour=0.0 if present else torch.where(eyes == 0, brown, eyes)
-            )
-        for column, values, other in (
-            ("fur_colour", FUR_COLOURS, "brown"),
-            ("pattern", PATTERNS, "plain"),
-        ):
-            if name.removesuffix("_fur") in values:
-                index, now = values.index(name.removesuffix("_fur")), attributes[column]
-                absent = torch.where(now == index, float(values.index(other)), now)
-                return attributes.replace(
-                    **{column: float(index) if present else absent}, breed=0.0
-                )
-        amounts = 0.985 if present else 0.015
-        if name == "cat":
-            return attributes.replace(cat=amounts, breed=0.0)
-        return attributes.replace(**{name: amounts})
+        if name in _VALUES:
+            column, value, other = _VALUES[name]
+            now = attributes[column]
+            absent = torch.where(now == value, other, now)
+            changed = attributes.replace(**{column: value if present else absent})
+        else:
+            column, changed = name, super().set(attributes, name, present)
+        return changed.replace(breed=0.0) if column in ("cat", *LOOK) else changed
 
-    def labels(self, attributes: Attributes) -> Tensor:
-        special = {"green_eyes": attributes["eye_colour"] == EYE_COLOURS.index("green")}
-        for colour in ("white", "black"):
-            special[f"{colour}_fur"] = attributes["fur_colour"] == FUR_COLOURS.index(colour)
-        for kind in ("striped", "spotted", "patched"):
-            special[f"{kind}_fur"] = attributes["pattern"] == PATTERNS.index(kind)
-        columns = [
-            special[name] if name in special else attributes[name] > 0.5 for name in self.binary
-        ]
-        return torch.stack(columns, 1)
+    def special(self, attributes: Attributes) -> dict[str, Tensor]:
+        return {name: attributes[column] == value for name, (column, value, _) in _VALUES.items()}
 
     def groups(self, attributes: Attributes) -> dict[str, Tensor]:
         """Multi-way truth, each (B,) int64: breed (0 mixed, then `BREEDS`), fur colour (5),

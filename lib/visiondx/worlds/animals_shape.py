@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from visiondx.worlds.base import Attributes
-from visiondx.worlds.sdf import segment
+from visiondx.worlds.portrait import Point, in_picture
+from visiondx.worlds.sdf import both, ellipse, segment, union
 
 CENTRE = 0.04  # of the head
 FLOP = 0.145  # half the width of a floppy ear
@@ -57,7 +58,7 @@ def pointed_ear(mx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
         tx - bx, g.tip + 0.36
     )
     outer = ((mx - tx) * -g.tip - (y - g.tip) * (0.06 * g.hw)) / torch.hypot(g.tip, 0.06 * g.hw)
-    return torch.maximum(torch.maximum(inner, outer), y) - 0.02
+    return both(inner, outer, y) - 0.02
 
 
 def floppy_ear(mx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
@@ -65,28 +66,58 @@ def floppy_ear(mx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
     return segment(mx, y, 0.80 * g.hw, -0.40, g.hw + 0.05, g.hang, FLOP)
 
 
+def marking(fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
+    """None, a blaze down the forehead, goggles round both eyes or a cap."""
+    blaze = segment(fx, y, 0.0, -0.60, 0.0, 0.10, 0.10)
+    goggles = ellipse(fmx, y, g.gap, g.ey, g.eye + 0.085, g.eye + 0.085)
+    cap = y + 0.27 - 0.5 * fx * fx
+    distance = torch.full_like(fx, 9.0)
+    for kind, shape in enumerate((blaze, goggles, cap), 1):
+        distance = torch.where(g.marking == kind, shape, distance)
+    return distance
+
+
+def pattern(fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
+    """Stripes from the rim inwards, round spots, or patches: round one eye, and the other side."""
+    w = g.hw
+    stripes = union(
+        segment(fmx, y, 0.0, -0.58, 0.0, -0.27, 0.048),
+        segment(fmx, y, 0.21, -0.56, 0.16, -0.29, 0.048),
+        segment(fmx, y, w + 0.12, 0.13, w - 0.15, 0.14, 0.048),
+        segment(fmx, y, w + 0.12, 0.34, w - 0.19, 0.31, 0.048),
+    )
+    spots = union(
+        ellipse(fmx, y, 0.11, -0.36, 0.080, 0.080),
+        ellipse(fmx, y, 0.29, -0.33, 0.066, 0.066),
+        ellipse(fmx, y, w - 0.11, 0.16, 0.070, 0.070),
+        ellipse(fmx, y, w - 0.19, 0.34, 0.080, 0.080),
+    )
+    flipped = fx * (2 * g.patch_side - 1)
+    patches = union(
+        ellipse(flipped, y, g.gap + 0.03, g.ey - 0.06, g.eye + 0.13, g.eye + 0.17),
+        ellipse(flipped, y, -w, 0.42, 0.36, 0.30),
+    )
+    return torch.where(g.pattern == 0, stripes, torch.where(g.pattern == 3, spots, patches))
+
+
+def _between(dog: float, cat: float, share: Tensor) -> Tensor:
+    """A dog's size and a cat's, mixed by the share of the cat."""
+    return torch.lerp(torch.full_like(share, dog), torch.full_like(share, cat), share)
+
+
 def animal_keypoints(a: Attributes) -> Tensor:
     """(B, 17, 2) in [0, 1]: ear tips 2, eyes 6, nose 3, mouth 3, head's sides 2 and top."""
-    g = SimpleNamespace(
-        **{k: v[:, 0, 0] if isinstance(v, Tensor) else v for k, v in vars(geometry(a)).items()}
-    )
-    zero = torch.zeros_like(g.hw)
+    g = geometry(a)
     t, p = g.turn, g.pointed_ears
-    points: list[tuple[Tensor, Tensor]] = []
+    points: list[Point] = []
     for s in (-1, 1):
         tip_x = torch.lerp(g.hw + 0.05, 0.92 * g.hw, p)
         points.append((s * tip_x, torch.lerp(g.hang + FLOP, g.tip, p)))
     for s in (-1, 1):
         points += [(t + s * (g.gap + d * g.eye), g.ey) for d in (-1, 0, 1)]
-    half = torch.lerp(zero + 0.145, zero + 0.085, g.cat)
+    half = _between(0.145, 0.085, g.cat)
     points += [(t + d * half, g.ny) for d in (-1, 0, 1)]
-    corner_x = torch.lerp(zero + 0.195, zero + 0.17, g.cat)
-    corner_y = g.ny + torch.lerp(zero + 0.07, zero + 0.10, g.cat)
-    points += [(t - corner_x, corner_y), (t + zero, g.ny + 0.17), (t + corner_x, corner_y)]
-    points += [(-g.hw, zero + CENTRE), (g.hw, zero + CENTRE), (zero, CENTRE - g.hh)]
-    x = torch.stack([q[0] + zero for q in points], 1)
-    y = torch.stack([q[1] + zero for q in points], 1)
-    cos, sin = torch.cos(g.tilt)[:, None], torch.sin(g.tilt)[:, None]
-    u = g.scale[:, None] * (cos * x - sin * y) + g.shift_x[:, None]
-    v = g.scale[:, None] * (sin * x + cos * y) + g.shift_y[:, None]
-    return torch.stack([u, v], -1) * 0.5 + 0.5
+    corner_x, corner_y = _between(0.195, 0.17, g.cat), g.ny + _between(0.07, 0.10, g.cat)
+    points += [(t - corner_x, corner_y), (t, g.ny + 0.17), (t + corner_x, corner_y)]
+    points += [(-g.hw, CENTRE), (g.hw, CENTRE), (0.0, CENTRE - g.hh)]
+    return in_picture(points, g)

@@ -13,26 +13,26 @@ from torch import Tensor
 from visiondx.errors import InputError
 
 if TYPE_CHECKING:
-    from visiondx.worlds.captions import Grammar
+    from visiondx.worlds.grammar import Grammar
 
 Quantile = Callable[[Tensor], Tensor]
 
 
-def _phi(u: Tensor) -> Tensor:
+def phi(u: Tensor) -> Tensor:
     """Standard normal distribution function, kept off 0 and 1."""
     return (0.5 * (1 + torch.erf(u / math.sqrt(2)))).clamp(1e-6, 1 - 1e-6)
 
 
 def uniform(low: float, high: float) -> Quantile:
     """Uniform on [low, high]."""
-    return lambda u: low + (high - low) * _phi(u)
+    return lambda u: low + (high - low) * phi(u)
 
 
 def amount(share: float, absent: tuple[float, float], present: tuple[float, float]) -> Quantile:
     """Present with probability `share`; each side uniform, with a visible gap between the two."""
 
     def quantile(u: Tensor) -> Tensor:
-        p = _phi(u)
+        p = phi(u)
         cut = 1 - share
         low = absent[0] + (absent[1] - absent[0]) * p / cut
         high = present[0] + (present[1] - present[0]) * (p - cut) / share
@@ -41,10 +41,15 @@ def amount(share: float, absent: tuple[float, float], present: tuple[float, floa
     return quantile
 
 
+def presence(share: float = 0.5) -> Quantile:
+    """What can be there or not, in [0, 1]: at most 0.03 where absent, at least 0.97 else."""
+    return amount(share, (0.0, 0.03), (0.97, 1.0))
+
+
 def category(shares: Sequence[float]) -> Quantile:
     """Index 0, 1, … with the given probabilities, as a float."""
     edges = torch.tensor(shares).cumsum(0)[:-1]
-    return lambda u: torch.bucketize(_phi(u).contiguous(), edges.to(u.device)).to(u.dtype)
+    return lambda u: torch.bucketize(phi(u).contiguous(), edges.to(u.device)).to(u.dtype)
 
 
 def pieces(shares: Sequence[float], ranges: Sequence[tuple[float, float]]) -> Quantile:
@@ -53,13 +58,20 @@ def pieces(shares: Sequence[float], ranges: Sequence[tuple[float, float]]) -> Qu
     low, high = torch.tensor(ranges).unbind(1)
 
     def quantile(u: Tensor) -> Tensor:
-        p = _phi(u)
+        p = phi(u)
         k = torch.bucketize(p.contiguous(), edges[1:-1].to(u.device))
         at = [t.to(u.device) for t in (edges, low, high)]
         within = (p - at[0][k]) / (at[0][k + 1] - at[0][k])
         return at[1][k] + (at[2][k] - at[1][k]) * within.clamp(0, 1)
 
     return quantile
+
+
+def normals(n: int, width: int, seed: int) -> Tensor:
+    """(n, width) standard normals, the same on every device. Raises InputError for n < 1."""
+    if n < 1:
+        raise InputError(f"n is {n}: ask for at least one image.")
+    return torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
@@ -135,10 +147,7 @@ class World:
 
         given: binary attributes to hold, each one bool for all or a (n,) bool tensor.
         """
-        if n < 1:
-            raise InputError(f"n is {n}: ask for at least one image.")
-        generator = torch.Generator().manual_seed(seed)
-        attributes = self.from_normal(torch.randn(n, self.latent_dim, generator=generator))
+        attributes = self.from_normal(normals(n, self.latent_dim, seed))
         for name, value in (given or {}).items():
             attributes = self.switch(attributes, name, value)
         return attributes
@@ -188,15 +197,23 @@ class World:
     # A world's own part.
     def resolve(self, attributes: Attributes) -> Attributes:
         """Make impossible combinations possible (a bald head has no bangs)."""
-        raise TypeError(f"{type(self).__name__} must define resolve().")
+        return attributes
 
     def set(self, attributes: Attributes, name: str, present: bool) -> Attributes:
-        """All rows with one binary attribute set, with what follows from it."""
-        raise TypeError(f"{type(self).__name__} must define set().")
+        """All rows with one binary attribute, here an amount, set; with what follows from it."""
+        return attributes.replace(**{name: 0.985 if present else 0.015})
 
     def labels(self, attributes: Attributes) -> Tensor:
-        """(B, len(binary)) bool: what is visibly there."""
-        raise TypeError(f"{type(self).__name__} must define labels().")
+        """(B, len(binary)) bool: what is visibly there, amounts above a half and `special`."""
+        special = self.special(attributes)
+        columns = [
+            special[name] if name in special else attributes[name] > 0.5 for name in self.binary
+        ]
+        return torch.stack(columns, 1)
+
+    def special(self, attributes: Attributes) -> dict[str, Tensor]:
+        """The (B,) bool labels of the binary attributes that are not amounts."""
+        return {}
 
     def draw(self, attributes: Attributes, size: int) -> Tensor:
         """One chunk of images."""

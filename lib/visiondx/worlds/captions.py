@@ -1,15 +1,11 @@
-"""Captions and prompts: a grammar with synonyms, free order, omissions and negations."""
+"""Captions of the `faces` and `animals` worlds: synonyms, free order, omissions, negations."""
 
 from __future__ import annotations
 
 import random
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-import yaml
-
-from visiondx.errors import InputError
-from visiondx.files import data_dir
+from visiondx.worlds.grammar import Grammar, article
 
 if TYPE_CHECKING:
     from visiondx.worlds.base import Attributes, World
@@ -19,43 +15,13 @@ _MOST = 6  # attributes named in one caption, so that captions fit the context
 _GROUP = 0.25  # chance of a finer word (skin tone, fur colour)
 
 
-def article(phrase: str) -> str:
-    """`phrase` with its indefinite article."""
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
-
-
-class Grammar:
-    """The words of one world, from ``data/prompts/<world>.yaml`` and ``heldout.yaml``."""
-
-    def __init__(self, world: str) -> None:
-        self.world = world
-
-    @cached_property
-    def words(self) -> dict:
-        """The training half."""
-        return yaml.safe_load((data_dir() / "prompts" / f"{self.world}.yaml").read_text())
-
-    @cached_property
-    def heldout(self) -> dict:
-        """Templates, phrases and combinations that training never shows."""
-        return yaml.safe_load((data_dir() / "prompts" / "heldout.yaml").read_text())[self.world]
-
-    @cached_property
-    def _apart(self) -> set[frozenset[str]]:
-        return {frozenset(pair) for pair in self.heldout["combinations"]}
-
-    @property
-    def neutral(self) -> str:
-        """The prompt that names no attribute."""
-        return self.words["neutral"]
+class AttributeGrammar(Grammar):
+    """Captions that name a few binary attributes, and sometimes a finer word of a group."""
 
     def captions(
         self, world: World, attributes: Attributes, seed: int, wrong: bool = False
     ) -> list[str]:
-        """One training caption an image; the same seed gives the same captions.
-
-        wrong: each says the opposite of the truth about one attribute.
-        """
+        """As `Grammar.captions`; a wrong one says the opposite of the truth about one attribute."""
         labels = world.labels(attributes).tolist()
         spoken = self.words["groups"]  # a group without words (breeds) is never named
         groups = {k: v.tolist() for k, v in world.groups(attributes).items() if k in spoken}
@@ -110,10 +76,9 @@ class Grammar:
 
     def _clash(self, name: str, named: list[str]) -> bool:
         """Would this caption name a held-out pair of attributes?"""
-        return any(frozenset((name, other)) in self._apart for other in named)
+        return any(frozenset((name, other)) in self.apart for other in named)
 
     def phrases(self, name: str, present: bool, heldout: bool) -> list[str]:
-        """Every single-attribute phrase of the chosen half, each a noun phrase."""
         side = "present" if present else "absent"
         if heldout:
             return [
@@ -126,29 +91,15 @@ class Grammar:
             + [article(p) for p in forms.get("noun", ())]
         )
 
-    def prompt(
-        self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
-    ) -> str:
-        """One prompt that names one attribute; see a world's `prompt`, such as `Faces.prompt`."""
-        if name not in self.words["attributes"]:
-            known = ", ".join(self.words["attributes"])
-            raise InputError(f"Unknown attribute {name!r}: choose from {known}.")
-        if seed is None and not heldout:
-            words = self.words["attributes"][name]
-            if present:
-                return words["plain"]
-            return words.get("plain_absent", f"{self.neutral} with {words['absent']['with'][0]}")
-        rng = random.Random(f"{seed} {name} {present}")
-        phrase = rng.choice(self.phrases(name, present, heldout))
-        templates = (self.heldout if heldout else self.words)["templates"]
-        return rng.choice(templates).format(phrase)
+    def plain(self, name: str, present: bool) -> str:
+        words = self.words["attributes"][name]
+        if present:
+            return words["plain"]
+        return words.get("plain_absent", f"{self.neutral} with {words['absent']['with'][0]}")
 
     def neutral_prompt(self, seed: int | None = None, heldout: bool = False) -> str:
-        """The prompt that names no attribute; see `visiondx.worlds.base.World.neutral`."""
         if seed is None and not heldout:
             return self.neutral
         rng = random.Random(f"{seed} neutral")
         phrases = [self.neutral] + [article(n) for n in self.words["nouns"] if not heldout]
-        return rng.choice((self.heldout if heldout else self.words)["templates"]).format(
-            rng.choice(phrases)
-        )
+        return rng.choice(self.templates(heldout)).format(rng.choice(phrases))

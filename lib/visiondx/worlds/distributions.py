@@ -25,7 +25,7 @@ from torch import Tensor
 
 from visiondx.errors import InputError
 from visiondx.files import data_dir
-from visiondx.worlds.base import Attributes, _phi
+from visiondx.worlds.base import Attributes, normals, phi
 
 if TYPE_CHECKING:
     from visiondx.worlds.base import World
@@ -80,17 +80,14 @@ class Distribution:
         for table in self.tables:
             edges = torch.tensor(table.shares, device=u.device).cumsum(1)[:, :-1]
             row = 0 if table.parent is None else attributes[table.parent].long()
-            p = _phi(u[:, self.world.names.index(table.attribute)])
+            p = phi(u[:, self.world.names.index(table.attribute)])
             index = (p[:, None] > edges[row].expand(len(u), -1)).sum(1)
             attributes = attributes.replace(**{table.attribute: index.to(u.dtype)})
         return self.world.resolve(attributes)
 
     def sample(self, n: int, seed: int) -> Attributes:
         """n random rows; the same seed gives the same rows on every device."""
-        if n < 1:
-            raise InputError(f"n is {n}: ask for at least one image.")
-        source = torch.Generator().manual_seed(seed)
-        return self.from_normal(torch.randn(n, self.world.latent_dim, generator=source))
+        return self.from_normal(normals(n, self.world.latent_dim, seed))
 
     def marginal(self, attribute: str) -> dict[str, float]:
         """The share of each value over all images."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from visiondx.worlds.base import Attributes, World, amount, category, pieces, uniform
-from visiondx.worlds.captions import Grammar
+from visiondx.worlds.base import Attributes, World, category, pieces, presence, uniform
+from visiondx.worlds.captions import AttributeGrammar
 from visiondx.worlds.faces_draw import draw_face, face_keypoints
 
 SKIN_TONES = ("pale", "light", "medium", "tan", "brown", "dark")
@@ -17,18 +17,13 @@ AGE_RANGES = ("child", "teenager", "young adult", "middle-aged", "older", "elder
 HAIR_COLOURS = ("black", "brown", "blond", "red", "grey")
 AGES = ((6.0, 10.0), (13.0, 17.0), (21.0, 30.0), (45.0, 54.0), (58.0, 66.0), (70.0, 80.0))
 _YOUNG_UNTIL = 38.0
-_ABSENT, _PRESENT = (0.0, 0.03), (0.97, 1.0)
-
-
-def _share(p: float):
-    return amount(p, _ABSENT, _PRESENT)
 
 
 class Faces(World):
     """Faces, 64 x 64, with identity, pose, light and clutter as nuisances.
 
-    An attribute that can be there or not is an amount in [0, 1]: at most 0.03 when absent, at
-    least 0.97 when present, so that a gap separates the two, and differentiable in between.
+    An attribute that can be there or not is an amount in [0, 1] (`base.presence`): a gap separates
+    present from absent, and it is differentiable in between.
     Attributes are independent, but for what excludes itself: a bald head has neither bangs nor
     long hair.
     """
@@ -85,29 +80,29 @@ class Faces(World):
         "skin_tone": category((0.30, 0.14, 0.14, 0.14, 0.14, 0.14)),
         "skin_shade": uniform(-1, 1),
         # what words describe
-        "male": _share(0.5),
+        "male": presence(0.5),
         "age": pieces((1 / 6,) * 6, AGES),
-        "smiling": _share(0.5),
-        "eyeglasses": _share(0.45),
+        "smiling": presence(0.5),
+        "eyeglasses": presence(0.45),
         "frame_colour": category((0.2, 0.25, 0.25, 0.3)),
         "frame_size": uniform(-1, 1),
-        "hat": _share(0.35),
+        "hat": presence(0.35),
         "hat_hue": uniform(0, 1),
         "hat_brim": uniform(-1, 1),
-        "earrings": _share(0.4),
+        "earrings": presence(0.4),
         "earring_colour": category((0.3, 0.2, 0.25, 0.25)),
-        "bangs": _share(0.5),
-        "bald": _share(0.22),
-        "long_hair": _share(0.5),
+        "bangs": presence(0.5),
+        "bald": presence(0.22),
+        "long_hair": presence(0.5),
         "hair_colour": category((0.24, 0.18, 0.26, 0.16, 0.16)),
         "hair_shade": uniform(-1, 1),
-        "bushy_eyebrows": _share(0.45),
-        "lipstick": _share(0.45),
+        "bushy_eyebrows": presence(0.45),
+        "lipstick": presence(0.45),
         "lip_hue": uniform(-1, 1),
-        "big_lips": _share(0.45),
-        "pointy_nose": _share(0.45),
-        "moustache": _share(0.4),
-        "beard": _share(0.4),
+        "big_lips": presence(0.45),
+        "pointy_nose": presence(0.45),
+        "moustache": presence(0.4),
+        "beard": presence(0.4),
         # pose, light, clutter
         "tilt": uniform(-0.135, 0.135),
         "yaw": uniform(-1, 1),
@@ -130,7 +125,7 @@ class Faces(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.grammar = Grammar("faces")
+        self.grammar = AttributeGrammar("faces")
 
     def resolve(self, attributes: Attributes) -> Attributes:
         hair = (attributes["bald"] < 0.5).to(attributes.values.dtype)
@@ -139,51 +134,43 @@ class Faces(World):
         )
 
     def set(self, attributes: Attributes, name: str, present: bool) -> Attributes:
-        amounts = 0.985 if present else 0.015
-        hair = attributes["hair_colour"]
         match name:
             case "young":
                 return attributes.replace(age=25.0 if present else 60.0)
             case "pale_skin":
                 return attributes.replace(skin_tone=0.0 if present else 2.0)
             case "blond_hair" | "black_hair":
-                colour = float(HAIR_COLOURS.index(name.split("_")[0]))
+                hair, colour = attributes["hair_colour"], HAIR_COLOURS.index(name.split("_")[0])
                 if present:
-                    return attributes.replace(hair_colour=colour, bald=attributes["bald"] * 0)
+                    return attributes.replace(hair_colour=colour, bald=0.0)
                 return attributes.replace(hair_colour=torch.where(hair == colour, 1.0, hair))
-            case "bangs" | "long_hair" if present:
-                return attributes.replace(**{name: amounts}, bald=attributes["bald"] * 0)
-            case "bald" if present:
-                return attributes.replace(bald=amounts, bangs=0.0, long_hair=0.0)
-            case _:
-                return attributes.replace(**{name: amounts})
+        changed = super().set(attributes, name, present)
+        if present and name in ("bangs", "long_hair"):
+            return changed.replace(bald=0.0)
+        if present and name == "bald":
+            return changed.replace(bangs=0.0, long_hair=0.0)
+        return changed
 
-    def labels(self, attributes: Attributes) -> Tensor:
+    def special(self, attributes: Attributes) -> dict[str, Tensor]:
         hair = attributes["bald"] < 0.5
-        special = {
+        return {
             "young": attributes["age"] < _YOUNG_UNTIL,
             "pale_skin": attributes["skin_tone"] == 0,
             "blond_hair": (attributes["hair_colour"] == HAIR_COLOURS.index("blond")) & hair,
             "black_hair": (attributes["hair_colour"] == HAIR_COLOURS.index("black")) & hair,
         }
-        columns = [
-            special[name] if name in special else attributes[name] > 0.5 for name in self.binary
-        ]
-        return torch.stack(columns, 1)
 
     def groups(self, attributes: Attributes) -> dict[str, Tensor]:
         """Multi-way truth, each (B,) int64: skin tone (6), age range (6), hair colour (5).
 
         The hair colour of a bald head is not visible and is -1.
         """
-        edges = torch.tensor([(a[1] + b[0]) / 2 for a, b in pairwise(AGES)])
-        edges = edges.to(attributes.values.device)
+        middle = [(a[1] + b[0]) / 2 for a, b in pairwise(AGES)]
+        edges = torch.tensor(middle, device=attributes.values.device)
         hair = attributes["hair_colour"].long()
         return {
             "skin_tone": attributes["skin_tone"].long(),
-            "age_range": torch.bucketize(
-                attributes["age"].contiguous(), edges.to(attributes.values.device)
-            ),
+            "age_range": torch.bucketize(attributes["age"].contiguous(), edges),
             "hair_colour": torch.where(attributes["bald"] < 0.5, hair, -1),
         }
 

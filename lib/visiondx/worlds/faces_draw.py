@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from visiondx.worlds.base import Attributes
-from visiondx.worlds.sdf import Canvas, box, ellipse, hsv, ring, segment
+from visiondx.worlds.portrait import Point, background, frame, in_picture, lit
+from visiondx.worlds.sdf import Canvas, both, box, ellipse, hsv, pick, rgb, ring, segment, union
 
 SKIN = (
     (1.00, 0.91, 0.86),
@@ -33,12 +34,6 @@ IRIS = ((0.36, 0.20, 0.08), (0.10, 0.45, 0.90), (0.10, 0.60, 0.25))
 FRAME = ((0.08, 0.08, 0.10), (0.85, 0.10, 0.12), (0.12, 0.20, 0.85), (0.98, 0.80, 0.10))
 EARRING = ((1.0, 0.80, 0.10), (0.92, 0.94, 1.0), (0.10, 0.10, 0.45), (0.45, 0.05, 0.10))
 CENTRE = 0.08  # of the head, in the face frame
-
-
-def _pick(palette: tuple, index: Tensor) -> Tensor:
-    return torch.tensor(palette, dtype=index.dtype, device=index.device)[index.long()][
-        ..., None, None
-    ]
 
 
 def _geometry(a: Attributes) -> SimpleNamespace:
@@ -63,24 +58,6 @@ def _geometry(a: Attributes) -> SimpleNamespace:
     return g
 
 
-def _frame(g: SimpleNamespace, size: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Picture coordinates (H, W) and the face frame's x, y (B, H, W)."""
-    line = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) * (2 / size) - 1
-    v, u = torch.meshgrid(line, line, indexing="ij")
-    cos, sin = torch.cos(g.tilt), torch.sin(g.tilt)
-    du, dv = (u - g.shift_x) / g.scale, (v - g.shift_y) / g.scale
-    return u, v, cos * du + sin * dv, cos * dv - sin * du
-
-
-def _background(a: Attributes, u: Tensor, v: Tensor, pixel: Tensor, keep: bool) -> Canvas:
-    top = hsv(a["background_hue"], 0.42, a["background_value"])
-    low = hsv((a["background_hue"] + 0.10 * a["background_fade"]) % 1, 0.36, 0.70)
-    canvas = Canvas(torch.lerp(top, low, (v * 0.5 + 0.5)[None, None]), pixel, keep)
-    x, y, r = (a[f"clutter_{k}"][:, None, None] for k in ("x", "y", "size"))
-    canvas.paint(ellipse(u[None], v[None], x, y, r, r), hsv(a["clutter_hue"], 0.5, 0.75))
-    return canvas
-
-
 def _head(x: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
     """Distance to the face's outline: an ellipse above, a square or a tapering jaw below."""
     v = (y - CENTRE) / g.fh
@@ -98,12 +75,11 @@ def draw_face(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Images (B, 3, size, size) in [0, 1], and the visible coverage of each part where kept."""
     g = _geometry(a)
-    u, v, x, y = _frame(g, size, a.values)
-    pixel = 2 / size / g.scale
-    canvas = _background(a, u, v, pixel, keep_parts)
+    u, v, x, y = frame(g, size)
+    canvas = background(a, u, v, 2 / size / g.scale, keep_parts, (0.42, 0.36), 0.70)
     ink = 0.028
-    skin = _pick(SKIN, a["skin_tone"]) * (1 + 0.03 * g.skin_shade[:, None])
-    hair = _pick(HAIR, a["hair_colour"]) * (1 + 0.08 * g.hair_shade[:, None])
+    skin = pick(SKIN, a["skin_tone"]) * (1 + 0.03 * g.skin_shade[:, None])
+    hair = pick(HAIR, a["hair_colour"]) * (1 + 0.08 * g.hair_shade[:, None])
     haired = 1 - g.bald
     mx = x.abs()
 
@@ -111,7 +87,7 @@ def draw_face(
     cap = ellipse(x, y, 0.0, 0.0, g.fw + 0.09, g.fh + 0.04)
     curtain = box(x, y, 0.0, 0.40, g.fw + 0.11, 0.52)
     bottom = 0.10 + 0.78 * g.long_hair
-    back = torch.maximum(torch.minimum(cap, curtain), y - bottom)
+    back = both(union(cap, curtain), y - bottom)
     canvas.outlined(back, hair, "hair", ink, haired)
     clothes = hsv(a["clothes_hue"], 0.45, a["clothes_value"])
     body = ellipse(x, y, 0.0, 1.10, 0.64 + 0.24 * g.male, 0.36)
@@ -131,8 +107,8 @@ def draw_face(
     canvas.paint(ellipse(x, y, 0.12, -0.37, 0.13, 0.06), skin * 0.4 + 0.6, "face", 0.7 * g.bald)
 
     # beard and moustache
-    beard = torch.maximum(
-        torch.minimum(head - 0.03, ellipse(x, y, 0.0, 0.60, 0.33, 0.19)),
+    beard = both(
+        union(head - 0.03, ellipse(x, y, 0.0, 0.60, 0.33, 0.19)),
         0.575 - 1.35 * fx * fx - y,
     )
     canvas.outlined(beard, hair * 0.9, "beard", ink, g.beard)
@@ -146,9 +122,9 @@ def draw_face(
     # hair in front: a parting, or bangs with a ragged edge
     rag = ((fx * 5.0) % 1 - 0.5).abs() * 0.09
     line = -0.385 + 0.165 * g.bangs + (0.45 * fx * fx) * (1 - g.bangs) + rag * g.bangs
-    front = torch.maximum(torch.minimum(cap, head - 0.01), y - line)
+    front = both(union(cap, head - 0.01), y - line)
     canvas.outlined(front, hair, "hair", 0.018, haired)
-    side = torch.maximum(torch.maximum(cap, (g.fw - 0.045) - mx), y - 0.10)
+    side = both(cap, (g.fw - 0.045) - mx, y - 0.10)
     canvas.paint(side, hair, "hair", haired)
 
     thick = 0.016 + 0.042 * g.bushy_eyebrows
@@ -161,34 +137,29 @@ def draw_face(
     bridge = box(fx, y, 0.0, g.ey - 0.01, g.gap - rx + 0.01, 0.018)
     temple = box(fmx, y, 0.5 * (g.gap + rx + g.fw), g.ey - 0.01, 0.5 * (g.fw - g.gap - rx), 0.016)
     canvas.paint(lens, torch.ones_like(skin), "eyeglasses", 0.35 * g.eyeglasses)
-    wire = torch.minimum(ring(lens, 0.033), torch.minimum(bridge, temple))
-    canvas.paint(wire, _pick(FRAME, a["frame_colour"]), "eyeglasses", g.eyeglasses)
+    wire = union(ring(lens, 0.033), bridge, temple)
+    canvas.paint(wire, pick(FRAME, a["frame_colour"]), "eyeglasses", g.eyeglasses)
 
     # earrings, hat
     drop = ellipse(mx, y, g.fw + 0.05, 0.325, 0.072, 0.10)
-    canvas.outlined(drop, _pick(EARRING, a["earring_colour"]), "earrings", 0.022, g.earrings)
-    dome = torch.maximum(ellipse(x, y, 0.0, -0.36, g.fw + 0.10, 0.46), y + 0.36)
+    canvas.outlined(drop, pick(EARRING, a["earring_colour"]), "earrings", 0.022, g.earrings)
+    dome = both(ellipse(x, y, 0.0, -0.36, g.fw + 0.10, 0.46), y + 0.36)
     brim = box(x, y, 0.0, -0.355, g.fw + 0.20 + 0.08 * g.hat_brim, 0.045)
     felt = hsv(a["hat_hue"], 0.75, 0.78)
-    canvas.outlined(torch.minimum(dome, brim), felt, "hat", ink, g.hat)
+    canvas.outlined(union(dome, brim), felt, "hat", ink, g.hat)
     canvas.paint(box(x, y, 0.0, -0.45, g.fw + 0.07, 0.035), felt * 0.5, "hat", g.hat)
 
-    side_light = 1 + 0.10 * (g.light_side * u)[:, None]
-    tint = torch.stack(
-        [1 + 0.04 * g.light_warmth, torch.ones_like(g.tilt), 1 - 0.04 * g.light_warmth], 1
-    )
-    image = canvas.image * (g.light_gain[:, None] * tint * side_light)
-    return image.clamp(0, 1), canvas.parts or {}
+    return lit(canvas.image, a, u), canvas.parts or {}
 
 
 def _age_marks(
     canvas: Canvas, fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace, skin: Tensor
 ) -> None:
     """Rosy cheeks and freckles for the young ranges; folds, lines and bags for the old ones."""
-    rosy = skin * 0.6 + 0.4 * skin.new_tensor([0.95, 0.30, 0.30])[:, None, None]
+    rosy = skin * 0.6 + 0.4 * rgb(skin, 0.95, 0.30, 0.30)
     canvas.paint(ellipse(fmx, y, 0.27, 0.26, 0.085, 0.065), rosy, "face", 0.9 * (g.age < 11.5))
     teen = ((g.age > 11.5) & (g.age < 19)).to(fx.dtype)
-    freckle = torch.minimum(
+    freckle = union(
         ellipse(fmx, y, 0.24, 0.22, 0.02, 0.02), ellipse(fmx, y, 0.31, 0.25, 0.02, 0.02)
     )
     canvas.paint(freckle, skin * 0.55, "face", teen)
@@ -198,8 +169,7 @@ def _age_marks(
     bags = segment(fmx, y, g.gap - 0.06, g.ey + 0.155, g.gap + 0.08, g.ey + 0.15, 0.016)
     # beside beard, glasses and bangs, so that they never hide all of an old face's marks
     cheeks = segment(fmx, y, 0.315, 0.245, 0.285, 0.40, 0.021)
-    marks = torch.minimum(torch.minimum(folds, bags), cheeks)
-    canvas.paint(marks, crease, "face", mid)
+    canvas.paint(union(folds, bags, cheeks), crease, "face", mid)
     canvas.paint(box(fx, y, 0.0, -0.25, 0.20, 0.014), crease, "face", old)
     canvas.paint(box(fx, y, 0.0, -0.315, 0.16, 0.014), crease, "face", very)
 
@@ -209,7 +179,7 @@ def _mouth(
 ) -> None:
     """Lips along a bent line; a smile bends up and shows teeth."""
     bent = y + g.bend * (fx / g.mw) ** 2 - 0.5 * g.bend
-    natural = skin * skin.new_tensor([0.80, 0.50, 0.50])[:, None, None]
+    natural = skin * rgb(skin, 0.80, 0.50, 0.50)
     stick = hsv((0.965 + 0.035 * a["lip_hue"]) % 1, 0.92, 0.88)
     colour = torch.lerp(natural, stick, g.lipstick[:, None])
     wide = g.mw * (1 + 0.15 * g.smiling)
@@ -229,7 +199,7 @@ def _nose(
     round_nose = ellipse(fx, y, 0.0, g.ny - 0.06, 0.088, 0.050)
     canvas.paint(round_nose, shade, "nose", 1 - g.pointy_nose)
     top = g.ny - 0.34
-    point = torch.maximum(fmx * 0.92 - (y - top) * 0.40, y - g.ny + 0.005)
+    point = both(fmx * 0.92 - (y - top) * 0.40, y - g.ny + 0.005)
     canvas.paint(point, shade, "nose", g.pointy_nose)
 
 
@@ -238,10 +208,10 @@ def _eyes(
 ) -> None:
     """Whites, irises, pupils and a lid; women have long lashes."""
     female = 1 - g.male
-    dark = fmx.new_tensor([0.07, 0.05, 0.06]).expand(len(fmx), 3)[..., None, None]
+    dark = rgb(fmx, 0.07, 0.05, 0.06)
     lid = ellipse(fmx, y, g.gap, g.ey - 0.016, 0.098 * g.eye, 0.070 * g.eye)
     canvas.paint(lid, dark, "eyes")
-    lash = torch.minimum(
+    lash = union(
         segment(fmx, y, g.gap + 0.06, g.ey - 0.045, g.gap + 0.165, g.ey - 0.105, 0.020),
         segment(fmx, y, g.gap + 0.07, g.ey - 0.01, g.gap + 0.175, g.ey - 0.045, 0.016),
     )
@@ -250,40 +220,31 @@ def _eyes(
     canvas.paint(white, torch.ones_like(dark), "eyes")
     gaze = fx - g.gap * torch.sign(fx) - 0.012 * g.yaw
     r = 0.052 * g.eye
-    canvas.paint(ellipse(gaze, y, 0.0, g.ey, r, r), _pick(IRIS, a["eye_colour"]), "eyes")
+    canvas.paint(ellipse(gaze, y, 0.0, g.ey, r, r), pick(IRIS, a["eye_colour"]), "eyes")
     canvas.paint(ellipse(gaze, y, 0.0, g.ey, 0.5 * r, 0.5 * r), dark, "eyes")
 
 
 def face_keypoints(a: Attributes) -> Tensor:
     """(B, 26, 2) in [0, 1]: jaw 7, brows 4, eyes 6, nose 3, mouth 4, ear lobes 2."""
-    g = SimpleNamespace(**{k: v for k, v in vars(_geometry(a)).items()})
-    flat = {k: v[:, 0, 0] if isinstance(v, Tensor) else v for k, v in vars(g).items()}
-    g = SimpleNamespace(**flat)
-    zero = torch.zeros_like(g.fw)
-    points: list[tuple[Tensor, Tensor]] = []
+    g = _geometry(a)
+    points: list[Point] = []
     for angle in torch.linspace(0.15, 0.85, 7) * torch.pi:
         # the outline's own radius along this ray, by a few fixed-point steps of the distance
-        cx, cy = torch.cos(angle).to(zero), torch.sin(angle).to(zero)
-        radius = zero + 0.5
+        cx, cy = torch.cos(angle).to(g.fw), torch.sin(angle).to(g.fw)
+        radius = torch.full_like(g.fw, 0.5)
         for _ in range(12):
-            px, py = (radius * cx)[:, None, None], (CENTRE + radius * cy)[:, None, None]
-            radius = radius - 0.8 * _head(px, py, _geometry(a))[:, 0, 0]
+            radius = radius - 0.8 * _head(radius * cx, CENTRE + radius * cy, g)
         points.append((radius * cx, CENTRE + radius * cy))
     t = g.turn
     for s in (-1, 1):
         points += [(t + s * (g.gap - 0.10), g.by + 0.012), (t + s * (g.gap + 0.115), g.by + 0.005)]
         half = 0.092 * g.eye
-        points += [(t + s * (g.gap + d * half), g.ey + zero) for d in (-1, 0, 1)]
+        points += [(t + s * (g.gap + d * half), g.ey) for d in (-1, 0, 1)]
     points += [(t, g.ny), (t - 0.08, g.ny), (t + 0.08, g.ny)]
     wide = g.mw * (1 + 0.15 * g.smiling)
     corner = g.my + 0.5 * g.bend - g.bend * (wide / g.mw) ** 2
     middle = g.my + 0.5 * g.bend
     points += [(t - wide, corner), (t + wide, corner)]
     points += [(t, middle - g.lips), (t, middle + g.lips)]
-    points += [(-(g.fw + 0.01), zero + 0.22), (g.fw + 0.01, zero + 0.22)]
-    x = torch.stack([p[0] + zero for p in points], 1)
-    y = torch.stack([p[1] + zero for p in points], 1)
-    cos, sin = torch.cos(g.tilt)[:, None], torch.sin(g.tilt)[:, None]
-    u = g.scale[:, None] * (cos * x - sin * y) + g.shift_x[:, None]
-    v = g.scale[:, None] * (sin * x + cos * y) + g.shift_y[:, None]
-    return torch.stack([u, v], -1) * 0.5 + 0.5
+    points += [(-(g.fw + 0.01), 0.22), (g.fw + 0.01, 0.22)]
+    return in_picture(points, g)

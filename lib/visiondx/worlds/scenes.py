@@ -15,21 +15,13 @@ from visiondx.worlds.scenes_backdrop import BACKGROUNDS
 from visiondx.worlds.scenes_captions import SceneGrammar
 from visiondx.worlds.scenes_company import BESIDE, HAIR, PETALS, SKIN
 from visiondx.worlds.scenes_draw import draw_scene, scene_masks
-from visiondx.worlds.scenes_objects import DRAWN, OWN
+from visiondx.worlds.scenes_objects import DRAWN, OWN, STATES
 from visiondx.worlds.scenes_style import STYLES
 from visiondx.worlds.scenes_weather import LIGHT, WEATHER
 
 CLASSES = tuple(DRAWN)
+SKETCH = STYLES.index("pencil sketch")  # shows no colour
 COLOURS = ("own", "blue", "green", "red", "yellow", "orange")
-STATES = {
-    "dog": "harness",
-    "bird": "spread wings",
-    "fish": "tank",
-    "plate": "food",
-    "mug": "steam",
-    "umbrella": "open umbrella",
-    "boat": "sails",
-}
 SUPERCLASSES = {
     "furry animal": ("dog", "cat", "rabbit"),
     "wild animal": ("bird", "fish", "turtle"),
@@ -165,16 +157,13 @@ class Scenes(World):
             raise InputError(f"Unknown shift {name!r}: choose from base, {', '.join(SHIFTS)}.")
         return self.set(attributes, name, True)
 
-    def resolve(self, attributes: Attributes) -> Attributes:
-        return attributes
-
     def set(self, attributes: Attributes, name: str, present: bool) -> Attributes:
         if name in SHIFTS:
             factor, value = SHIFTS[name]
             changed = attributes.replace(**{factor: value if present else 0.0})
-            if present and factor == "colour":  # a pencil sketch would not show it
+            if present and factor == "colour":
                 style = changed["style"]
-                return changed.replace(style=torch.where(style == 2, 0.0, style))
+                return changed.replace(style=torch.where(style == SKETCH, 0.0, style))
             return changed
         if name in CLASSES:
             index = CLASSES.index(name)
@@ -197,7 +186,7 @@ class Scenes(World):
 
     def labels(self, attributes: Attributes) -> Tensor:
         kind, on = attributes["class"], attributes["state"] > 0.5
-        sketch = attributes["style"] == STYLES.index("pencil sketch")
+        sketch = attributes["style"] == SKETCH
         columns = [kind == index for index in range(len(CLASSES))]
         columns += [(kind == CLASSES.index(name)) & on for name in STATES]
         for factor, value in SHIFTS.values():
@@ -220,7 +209,7 @@ class Scenes(World):
             "state": torch.where(stateful[kind], attributes["state"].long(), -1),
             **{factor: attributes[factor].long() for factor in FACTORS},
         }
-        truth["colour"] = torch.where(truth["style"] == 2, -1, truth["colour"])
+        truth["colour"] = torch.where(truth["style"] == SKETCH, -1, truth["colour"])
         return truth
 
     def draw(self, attributes: Attributes, size: int) -> Tensor:

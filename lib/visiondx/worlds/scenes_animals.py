@@ -8,16 +8,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from visiondx.worlds.scenes_shapes import (
-    both,
-    polygon,
-    rgb,
-    rounded,
-    turned,
-    union,
-    without,
-)
-from visiondx.worlds.sdf import box, ellipse, ring, segment
+from visiondx.worlds.scenes_shapes import polygon, rounded, turned
+from visiondx.worlds.sdf import both, box, ellipse, rgb, ring, segment, union, without
 
 
 def dog(o: SimpleNamespace) -> None:

@@ -15,12 +15,12 @@ from visiondx.worlds.scenes_shapes import (
     FLAKES,
     NOISE,
     SHADE,
+    blend,
     by_group,
-    rgb,
+    inside,
     texture,
-    union,
 )
-from visiondx.worlds.sdf import box, ellipse, hsv
+from visiondx.worlds.sdf import box, ellipse, hsv, rgb, union
 
 BACKGROUNDS = ("plain", "grass", "beach", "forest", "water", "road", "rocks", "snow")
 
@@ -31,25 +31,18 @@ def horizon(a: Attributes) -> Tensor:
 
 
 class _Ground:
-    """The picture's coordinates, and a brush that knows the width of a pixel."""
+    """The picture's coordinates and horizon, textures from a place of their own, and a sky."""
 
     def __init__(self, a: Attributes, u: Tensor, v: Tensor) -> None:
         self.a, self.h = a, horizon(a)
         self.u, self.v = u.expand(len(a), -1, -1), v.expand(len(a), -1, -1)
-        self.sharpness = u.shape[-1] / 0.72
         self.ox, self.oy = a["texture_x"][:, None, None], a["texture_y"][:, None, None]
         # 0 at the horizon, 1 at the lower edge
         self.near = ((self.v - self.h) / (1 - self.h)).clamp(0, 1)
 
-    def inside(self, distance: Tensor) -> Tensor:
-        return torch.sigmoid(-distance * self.sharpness)[:, None]
-
     def noise(self, fx: float, fy: float, kind: int = NOISE) -> Tensor:
         """(B, 1, H, W) texture at fx, fy times its own scale, from a place of each image."""
         return texture(kind, self.u, self.v, (fx, fy), (self.ox, self.oy))[:, None]
-
-    def blend(self, low: Tensor, high: Tensor, amount: Tensor) -> Tensor:
-        return low + (high - low) * amount
 
     def sky(self, top: Tensor, low: Tensor, clouds: float = 0.8) -> Tensor:
         """A gradient down to the horizon, with clouds."""
@@ -61,11 +54,11 @@ class _Ground:
             ellipse(self.u, self.v, cx + 0.12, -0.79, 0.17, 0.11),
             ellipse(self.u, self.v, -cx * 0.7, -0.5, 0.24, 0.07),
         )
-        return self.blend(sky, torch.ones_like(low), clouds * self.inside(cloud))
+        return blend(sky, torch.ones_like(low), clouds * inside(cloud))
 
     def split(self, above: Tensor, below: Tensor, line: Tensor | None = None) -> Tensor:
         """One picture above the horizon, another below it."""
-        return self.blend(above, below, self.inside((self.h if line is None else line) - self.v))
+        return blend(above, below, inside((self.h if line is None else line) - self.v))
 
 
 def plain(b: _Ground) -> Tensor:
@@ -74,7 +67,7 @@ def plain(b: _Ground) -> Tensor:
     floor = hsv(b.a["floor_hue"], 0.22, 0.80 - 0.35 * b.a["wall_value"])
     stripes = torch.sin(b.u * 14 + 6 * b.ox)[:, None] * 0.035 * (b.ox > 0.5)[:, None]
     room = b.split(wall * (1 + stripes), floor * (0.85 + 0.15 * b.near[:, None]))
-    return room * (1 - 0.35 * b.inside((b.v - b.h).abs() - 0.025))
+    return room * (1 - 0.35 * inside((b.v - b.h).abs() - 0.025))
 
 
 def grass(b: _Ground) -> Tensor:
@@ -83,7 +76,7 @@ def grass(b: _Ground) -> Tensor:
     blades = b.noise(1.1, 0.32)
     tufts = b.noise(0.16, 0.22)
     light, dark = rgb(b.u, 0.50, 0.80, 0.22), rgb(b.u, 0.14, 0.44, 0.10)
-    lawn = b.blend(dark, light, (0.72 * blades + 0.40 * tufts - 0.05).clamp(0, 1))
+    lawn = blend(dark, light, (0.72 * blades + 0.40 * tufts - 0.05).clamp(0, 1))
     ragged = b.h + 0.10 * (b.noise(1.0, 0.02)[:, 0] - 0.5)
     return b.split(sky, lawn * (0.80 + 0.25 * b.near[:, None]), ragged)
 
@@ -91,14 +84,14 @@ def grass(b: _Ground) -> Tensor:
 def beach(b: _Ground) -> Tensor:
     """Sky, a band of sea, foam and sand, and a palm."""
     sky = b.sky(rgb(b.u, 0.42, 0.76, 0.98), rgb(b.u, 0.86, 0.95, 0.98), 0.7)
-    sea = b.blend(
+    sea = blend(
         rgb(b.u, 0.05, 0.48, 0.72), rgb(b.u, 0.22, 0.78, 0.80), (b.near * 3).clamp(0, 1)[:, None]
     )
     shore = b.h + 0.26 + 0.06 * torch.sin(b.u * 3.2 + 9 * b.ox) + 0.10 * b.u * (b.oy - 0.5)
-    sand = b.blend(rgb(b.u, 0.86, 0.74, 0.50), rgb(b.u, 0.99, 0.90, 0.66), b.noise(0.8, 0.8))
+    sand = blend(rgb(b.u, 0.86, 0.74, 0.50), rgb(b.u, 0.99, 0.90, 0.66), b.noise(0.8, 0.8))
     picture = b.split(b.split(sky, sea), sand, shore)
     foam = (b.v - shore + 0.02).abs() - 0.035
-    picture = b.blend(picture, torch.ones_like(sea), b.inside(foam) * 0.95)
+    picture = blend(picture, torch.ones_like(sea), inside(foam) * 0.95)
     side = torch.where(b.ox > 0.5, 1.0, -1.0)
     x, y = b.u * side - 0.72, b.v
     trunk = box(x + 0.25 * (y + 0.25) ** 2, y, 0.05, -0.12, 0.035, 0.42)
@@ -106,8 +99,8 @@ def beach(b: _Ground) -> Tensor:
         ellipse(x - dx, y + 0.56 - 0.9 * (x - dx) * (dx * 6), 0.0, dy, 0.24, 0.05)
         for dx, dy in ((-0.17, -0.02), (0.17, -0.02), (-0.11, 0.08), (0.12, 0.08))
     ]
-    picture = b.blend(picture, rgb(b.u, 0.48, 0.33, 0.18), b.inside(trunk))
-    return b.blend(picture, rgb(b.u, 0.10, 0.46, 0.20), b.inside(union(*leaves)))
+    picture = blend(picture, rgb(b.u, 0.48, 0.33, 0.18), inside(trunk))
+    return blend(picture, rgb(b.u, 0.10, 0.46, 0.20), inside(union(*leaves)))
 
 
 def _pines(b: _Ground, count: float, base: Tensor, height: float, offset: Tensor) -> Tensor:
@@ -123,22 +116,22 @@ def _pines(b: _Ground, count: float, base: Tensor, height: float, offset: Tensor
 
 def forest(b: _Ground) -> Tensor:
     """Dark firs behind, thick trunks in front of them, a mossy floor."""
-    gloom = b.blend(
+    gloom = blend(
         rgb(b.u, 0.55, 0.70, 0.50), rgb(b.u, 0.24, 0.42, 0.26), (b.v + 1)[:, None].clamp(0, 1)
     )
     far = _pines(b, 3.2, b.h + 0.04, 0.95, b.ox)
-    picture = b.blend(gloom, rgb(b.u, 0.10, 0.32, 0.17), b.inside(far))
-    floor = b.blend(rgb(b.u, 0.16, 0.22, 0.08), rgb(b.u, 0.36, 0.34, 0.16), b.noise(0.7, 0.5))
+    picture = blend(gloom, rgb(b.u, 0.10, 0.32, 0.17), inside(far))
+    floor = blend(rgb(b.u, 0.16, 0.22, 0.08), rgb(b.u, 0.36, 0.34, 0.16), b.noise(0.7, 0.5))
     picture = b.split(picture, floor, b.h + 0.03 * torch.sin(7 * b.u))
     t = b.u * 1.7 + 3 * b.oy
     x = (t - t.floor() - 0.5) / 1.7
     foot = b.h + 0.10 + 0.08 * torch.sin(t.floor() * 3.0)
     trunks = torch.maximum(x.abs() - 0.075 - 0.05 * (b.v - foot + 0.25).clamp(0, 0.25), b.v - foot)
     bark = rgb(b.u, 0.32, 0.20, 0.11) * (0.65 + 0.7 * b.noise(0.9, 0.10))
-    picture = b.blend(picture, bark, b.inside(trunks))
+    picture = blend(picture, bark, inside(trunks))
     crown = b.v + 0.80 + 0.10 * torch.sin(9 * b.u + 7 * b.ox) + 0.05 * torch.sin(23 * b.u)
     leaf = rgb(b.u, 0.14, 0.40, 0.15) * (0.7 + 0.6 * b.noise(0.5, 0.5))
-    return b.blend(picture, leaf, b.inside(crown))
+    return blend(picture, leaf, inside(crown))
 
 
 def water(b: _Ground) -> Tensor:
@@ -149,9 +142,9 @@ def water(b: _Ground) -> Tensor:
     bend = 0.10 * torch.sin(5.0 * b.u + 8 * b.ox + 3 * b.v) + 0.06 * torch.sin(11 * b.u - 5 * b.oy)
     wave = torch.sin(26 * torch.sqrt(depth + 0.05) + 9 * bend + 6 * b.oy)[:, None]
     deep, light = rgb(b.u, 0.04, 0.28, 0.56), rgb(b.u, 0.20, 0.58, 0.82)
-    sea = b.blend(deep, light, 0.5 + 0.5 * wave)
+    sea = blend(deep, light, 0.5 + 0.5 * wave)
     crest = ((wave - 0.80) * 5).clamp(0, 1) * ((b.noise(0.22, 0.5) - 0.35) * 8).clamp(0, 1)
-    sea = b.blend(sea, torch.full_like(sea, 0.94), 0.85 * crest)
+    sea = blend(sea, torch.full_like(sea, 0.94), 0.85 * crest)
     return b.split(sky, sea, line)
 
 
@@ -165,13 +158,13 @@ def road(b: _Ground) -> Tensor:
     across = (b.u - vanish * (1 - b.near)) / wide
     below = b.h - b.v
     asphalt = rgb(b.u, 0.33, 0.34, 0.37) * (0.9 + 0.2 * b.noise(1.0, 1.0))
-    picture = b.blend(picture, asphalt, b.inside(torch.maximum((across.abs() - 1) * wide, below)))
+    picture = blend(picture, asphalt, inside(torch.maximum((across.abs() - 1) * wide, below)))
     white = rgb(b.u, 0.97, 0.97, 0.93)
     edges = ((across.abs() - 0.86).abs() - 0.055) * wide
-    picture = b.blend(picture, white, b.inside(torch.maximum(edges, below)))
+    picture = blend(picture, white, inside(torch.maximum(edges, below)))
     dash = torch.sin(9.0 / (b.near + 0.28) + 6 * b.oy)
     middle = torch.maximum((across.abs() - 0.055) * wide, -0.12 * dash)
-    return b.blend(picture, white, b.inside(torch.maximum(middle, below)))
+    return blend(picture, white, inside(torch.maximum(middle, below)))
 
 
 def rocks(b: _Ground) -> Tensor:
@@ -181,9 +174,9 @@ def rocks(b: _Ground) -> Tensor:
         (b.u - 1.4 * b.ox + 0.4).abs() * 0.75 - (b.v + 0.80),
         (b.u + 1.2 * b.oy - 0.2).abs() * 0.6 - (b.v + 0.62),
     )
-    picture = b.blend(sky, rgb(b.u, 0.52, 0.52, 0.56), b.inside(peaks * 0.8))
+    picture = blend(sky, rgb(b.u, 0.52, 0.52, 0.56), inside(peaks * 0.8))
     edge, shade = b.noise(0.62, 0.90, EDGE), b.noise(0.62, 0.90, SHADE)
-    warm = b.blend(rgb(b.u, 0.42, 0.40, 0.40), rgb(b.u, 0.74, 0.70, 0.66), shade)
+    warm = blend(rgb(b.u, 0.42, 0.40, 0.40), rgb(b.u, 0.74, 0.70, 0.66), shade)
     stones = warm * (0.22 + 0.95 * (edge * 2.6).clamp(0, 1) ** 0.6)
     return b.split(picture, stones, b.h + 0.07 * torch.sin(8 * b.u + 5 * b.ox))
 
@@ -192,13 +185,13 @@ def snow(b: _Ground) -> Tensor:
     """White drifts, firs under snow, flakes in the air."""
     sky = b.sky(rgb(b.u, 0.56, 0.66, 0.80), rgb(b.u, 0.80, 0.86, 0.93), 0.3)
     trees = _pines(b, 1.9, b.h + 0.06, 0.72, b.ox)
-    picture = b.blend(sky, rgb(b.u, 0.16, 0.34, 0.32), b.inside(trees))
+    picture = blend(sky, rgb(b.u, 0.16, 0.34, 0.32), inside(trees))
     caps = torch.maximum(trees + 0.02, 0.10 - (b.noise(0.5, 0.5)[:, 0] - 0.42))
-    picture = b.blend(picture, torch.ones_like(picture), b.inside(caps))
+    picture = blend(picture, torch.ones_like(picture), inside(caps))
     drift = torch.sin(3.0 * b.u + 5 * b.v + 8 * b.oy)[:, None]
-    ground = b.blend(rgb(b.u, 0.80, 0.87, 0.97), rgb(b.u, 1.0, 1.0, 1.0), 0.6 + 0.4 * drift)
+    ground = blend(rgb(b.u, 0.80, 0.87, 0.97), rgb(b.u, 1.0, 1.0, 1.0), 0.6 + 0.4 * drift)
     picture = b.split(picture, ground, b.h + 0.05 * torch.sin(4 * b.u + 7 * b.ox))
-    return b.blend(picture, torch.ones_like(picture), b.noise(0.75, 0.75, FLAKES))
+    return blend(picture, torch.ones_like(picture), b.noise(0.75, 0.75, FLAKES))
 
 
 _DRAWN = (plain, grass, beach, forest, water, road, rocks, snow)

@@ -7,13 +7,11 @@ same plan, put into the same words, with one entry changed.
 from __future__ import annotations
 
 import random
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-import yaml
-
 from visiondx.errors import InputError
-from visiondx.files import data_dir
+from visiondx.worlds.grammar import Grammar, article
+from visiondx.worlds.scenes_objects import STATES
 
 if TYPE_CHECKING:
     from visiondx.worlds.base import Attributes
@@ -21,66 +19,39 @@ if TYPE_CHECKING:
 
 _FACTORS = ("background", "weather", "light", "colour", "beside", "style")
 _NONE = ("plain", "clear", "daylight", "own", "nothing", "photo")  # of each factor: no shift
+_SLOTS = ("class", "state", *_FACTORS, "absent", "order")  # one random number for each
+# the words of a slot, where they stand under another name
+_TABLES = {"class": "classes", "superclass": "superclasses", "colour": "colours", "style": "styles"}
+_KINDS = {state: kind for kind, state in STATES.items()}
 _PLACES = ("background", "weather", "light", "absent")  # told after the subject, in any order
 _MENTION, _MENTION_NONE = 0.55, 0.12  # chance that a shift / that none is told
 _STATE, _ABOVE, _DENIED = 0.55, 0.10, 0.12
 _MOST = 5  # entries beside the class, so that captions fit the context
 
 
-def article(phrase: str) -> str:
-    """`phrase` with its indefinite article."""
-    return ("an " if phrase[0] in "aeio" or phrase.startswith("umb") else "a ") + phrase
-
-
 def _choose(options: list[str], pick: float) -> str:
     return options[int(pick * len(options))]
 
 
-class SceneGrammar:
-    """The words of scenes, from ``data/prompts/scenes.yaml`` and ``heldout.yaml``."""
-
-    def __init__(self, world: str = "scenes") -> None:
-        self.world = world
-
-    @cached_property
-    def words(self) -> dict:
-        """The training half."""
-        return yaml.safe_load((data_dir() / "prompts" / f"{self.world}.yaml").read_text("utf-8"))
-
-    @cached_property
-    def heldout(self) -> dict:
-        """Templates, phrases and pairs of class and shift that training never shows."""
-        text = (data_dir() / "prompts" / "heldout.yaml").read_text("utf-8")
-        return yaml.safe_load(text)[self.world]
-
-    @cached_property
-    def _apart(self) -> set[tuple[str, str]]:
-        return {(kind, shift) for kind, shift in self.heldout["combinations"]}
-
-    @property
-    def neutral(self) -> str:
-        """The prompt that names nothing."""
-        return self.words["neutral"]
+class SceneGrammar(Grammar):
+    """The words of scenes: a class, its state, and what surrounds it."""
 
     # ---------------------------------------------------------------- captions
 
     def captions(
         self, world: Scenes, attributes: Attributes, seed: int, wrong: bool = False
     ) -> list[str]:
-        """One training caption an image; the same seed gives the same captions.
-
-        wrong: with one thing changed that the same seed's true caption says, so that it is false.
-        """
-        groups = {name: column.tolist() for name, column in world.groups(attributes).items()}
+        """As `Grammar.captions`; a wrong one changes what the same seed's true caption says."""
+        values = {**world.categories, "superclass": tuple(world.superclasses)}
+        groups = {
+            name: [values[name][k] if k >= 0 else None for k in column.tolist()]
+            for name, column in world.groups(attributes).items()
+        }
         own = attributes["own_colour"].long().tolist()
         rng = random.Random(seed)
         captions = []
         for i in range(len(attributes)):
-            truth = {
-                name: values[column[i]] if column[i] >= 0 else None
-                for name, column in groups.items()
-                for values in [self._values(world, name)]
-            }
+            truth = {name: column[i] for name, column in groups.items()}
             plan = self._plan(rng, truth, own[i])
             picks = {slot: rng.random() for slot in _SLOTS}
             liar = random.Random(rng.random())  # drawn always, so that both kinds agree
@@ -88,10 +59,6 @@ class SceneGrammar:
                 plan = self._change(liar, plan, truth)
             captions.append(self._say(plan, picks))
         return captions
-
-    @staticmethod
-    def _values(world: Scenes, group: str) -> tuple[str, ...]:
-        return tuple(world.superclasses) if group == "superclass" else world.categories[group]
 
     def _plan(self, rng: random.Random, truth: dict, own: int) -> dict:
         """What to say; "class" is always in it, or "superclass" in its place."""
@@ -116,7 +83,7 @@ class SceneGrammar:
         return plan
 
     def _clash(self, plan: dict, value: object) -> bool:
-        return (plan.get("class"), value) in self._apart
+        return frozenset((plan.get("class"), value)) in self.apart
 
     def _change(self, rng: random.Random, plan: dict, truth: dict) -> dict:
         """The plan with one entry made false, and no held-out pair in it."""
@@ -125,16 +92,9 @@ class SceneGrammar:
             if slot == "state":
                 kind, state = value
                 options[slot] = [(kind, "absent" if state == "present" else "present")]
-            elif slot == "class" and "state" not in plan:
-                options[slot] = [k for k in self.words["classes"] if k != value]
-            elif slot == "superclass":
-                options[slot] = [k for k in self.words["superclasses"] if k != value]
-            elif slot == "colour":
-                options[slot] = [c for c in self.words["colours"] if c != truth["colour"]]
-            elif slot in ("background", "weather", "light", "beside"):
-                options[slot] = [v for v in self.words[slot] if v != value]
-            elif slot == "style":
-                options[slot] = [v for v in self.words["styles"] if v != value]
+            elif slot != "absent" and not (slot == "class" and "state" in plan):
+                words = self.words[_TABLES.get(slot, slot)]
+                options[slot] = [other for other in words if other != truth[slot]]
         lies = [
             {**plan, slot: other}
             for slot, others in options.items()
@@ -166,8 +126,7 @@ class SceneGrammar:
             else:
                 after = f" {phrase}"
         slot = "class" if "class" in plan else "superclass"
-        table = words["classes" if slot == "class" else "superclasses"]
-        noun = _choose(table[plan[slot]], picks["class"])
+        noun = _choose(words[_TABLES[slot]][plan[slot]], picks["class"])
         subject = article(" ".join([*adjectives, noun])) + after
         if "beside" in plan:
             subject = _choose(words["beside"][plan["beside"]], picks["beside"]).format(subject)
@@ -180,31 +139,19 @@ class SceneGrammar:
 
     # ---------------------------------------------------------------- prompts
 
-    @cached_property
-    def _states(self) -> dict[str, str]:
-        from visiondx.worlds.scenes import STATES
-
-        return {state: kind for kind, state in STATES.items()}
-
-    def phrases(self, name: str, present: bool = True, heldout: bool = False) -> list[str]:
-        """Every phrase of the chosen half that names one of the world's `binary`.
-
-        Raises InputError for an unknown name.
-        """
-        words, things = self.words, self.words["things"]
-        names = [*words["classes"], *self._states, *words["absent"]]
-        if name not in names:
-            raise InputError(f"Unknown attribute {name!r}: choose from {', '.join(names)}.")
+    def phrases(self, name: str, present: bool, heldout: bool) -> list[str]:
+        side = "present" if present else "absent"
         if heldout:
-            return self.heldout["phrases"][name]["present" if present else "absent"]
+            return self.heldout["phrases"][name][side]
+        words, things = self.words, self.words["things"]
         if name in words["classes"]:
             nouns = dict.fromkeys(words["classes"][name])
             if present:
                 return [article(noun) for noun in nouns]
             return [f"{t} that is not {article(noun)}" for t in things for noun in nouns]
-        if name in self._states:
-            kind = self._states[name]
-            forms = words["states"][kind]["present" if present else "absent"]
+        if name in _KINDS:
+            kind = _KINDS[name]
+            forms = words["states"][kind][side]
             return [f"{article(kind)} {phrase}" for phrase in forms["with"]] + [
                 article(f"{phrase} {kind}") for phrase in forms.get("adjective", ())
             ]
@@ -221,26 +168,20 @@ class SceneGrammar:
         factor = next(f for f in ("background", "weather", "light") if name in words[f])
         return [f"{thing} {phrase}" for phrase in words[factor][name] for thing in things]
 
-    def prompt(
-        self, name: str, present: bool = True, seed: int | None = None, heldout: bool = False
-    ) -> str:
-        """One prompt that names one attribute; see `visiondx.worlds.scenes.Scenes.prompt`."""
-        phrases = self.phrases(name, present, heldout)
-        if seed is None and not heldout:
-            return phrases[0]
-        rng = random.Random(f"{seed} {name} {present}")
-        phrase = rng.choice(phrases)
-        if not heldout and name in self.words["styles"]:
-            return phrase  # an oil painting is a template of its own
-        return rng.choice((self.heldout if heldout else self.words)["templates"]).format(phrase)
+    def plain(self, name: str, present: bool) -> str:
+        return self.phrases(name, present, heldout=False)[0]
+
+    def templates(self, heldout: bool, name: str = "") -> list[str]:
+        """An oil painting is a template of its own."""
+        own = not heldout and name in self.words["styles"]
+        return ["{}"] if own else super().templates(heldout)
 
     def neutral_prompt(self, seed: int | None = None, heldout: bool = False) -> str:
-        """A thing, in a random template of the same half; without a seed the plain form."""
         if seed is None and not heldout:
             return self.neutral
         rng = random.Random(f"{seed} neutral")
         thing = rng.choice(self.words["things"])
-        return rng.choice((self.heldout if heldout else self.words)["templates"]).format(thing)
+        return rng.choice(self.templates(heldout)).format(thing)
 
     def table1(self, shift: str, kind: str) -> str:
         """The prompt of Dataset Interfaces' Table 1 for a class under a shift, or under "base".
@@ -251,6 +192,3 @@ class SceneGrammar:
         if shift not in table:
             raise InputError(f"Unknown shift {shift!r}: choose from {', '.join(table)}.")
         return table[shift].format(kind)
-
-
-_SLOTS = ("class", "state", *_FACTORS, "absent", "order")

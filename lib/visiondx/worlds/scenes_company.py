@@ -8,8 +8,8 @@ from torch import Tensor
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.scenes_backdrop import horizon
 from visiondx.worlds.scenes_objects import place
-from visiondx.worlds.scenes_shapes import Layer, both, by_group, pick, rgb, rounded, union
-from visiondx.worlds.sdf import box, ellipse, hsv, segment
+from visiondx.worlds.scenes_shapes import Layer, by_group, rounded
+from visiondx.worlds.sdf import both, box, ellipse, hsv, pick, rgb, segment, union
 
 BESIDE = ("nothing", "person", "flower")
 SKIN = ((0.98, 0.84, 0.72), (0.88, 0.68, 0.50), (0.68, 0.46, 0.32), (0.42, 0.28, 0.20))
@@ -24,14 +24,14 @@ def _person(layer: Layer, a: Attributes, x: Tensor, y: Tensor) -> None:
     trousers = hsv((a["shirt_hue"] + 0.45) % 1, 0.45, 0.38)
     m = x.abs()
     ink = 0.03
-    layer.outlined(both(box(m, y, 0.10, 0.62, 0.085, 0.38)), trousers, ink)
+    layer.outlined(box(m, y, 0.10, 0.62, 0.085, 0.38), trousers, ink)
     layer.outlined(box(m, y, 0.12, 0.985, 0.11, 0.03), rgb(x, 0.15, 0.12, 0.12), 0.02)
     arms = segment(m, y, 0.25, -0.34, 0.32, 0.22, 0.065)
     layer.outlined(arms, shirt * 0.85, ink)
     layer.outlined(ellipse(m, y, 0.325, 0.27, 0.065, 0.07), skin, 0.02)
     layer.outlined(rounded(x, y, 0.0, -0.05, 0.235, 0.37, 0.12), shirt, ink)
     layer.paint(box(x, y, 0.0, -0.45, 0.07, 0.07), skin * 0.8)
-    long = both(rounded(x, y, 0.0, -0.62, 0.235, 0.28, 0.18))
+    long = rounded(x, y, 0.0, -0.62, 0.235, 0.28, 0.18)
     layer.outlined(long, hair, ink, (a["hair"] % 2)[:, None, None])
     head = ellipse(x, y, 0.0, -0.70, 0.195, 0.23)
     layer.outlined(head, skin, ink)
@@ -85,11 +85,8 @@ def draw_clutter(a: Attributes, u: Tensor, v: Tensor) -> Layer:
     ball = ellipse(grid, line, x, at, r, r)
     colour = hsv(hue, 0.45, 0.72)
     layer.outlined(ball, colour, 0.02, on, shade=0.5)
-    layer.paint(
-        both(ellipse(grid, line, x - 0.3 * r, at - 0.3 * r, 0.4 * r, 0.4 * r)),
-        colour * 0.5 + 0.5,
-        on,
-    )
+    shine = ellipse(grid, line, x - 0.3 * r, at - 0.3 * r, 0.4 * r, 0.4 * r)
+    layer.paint(shine, colour * 0.5 + 0.5, on)
     return layer
 
 
@@ -102,9 +99,10 @@ def draw_occluder(a: Attributes, u: Tensor, v: Tensor) -> Layer:
     x, y = grid - cx - 0.85 * size * a["occluder_x"][:, None, None], line - ground + 0.02
     wood = hsv(0.06 + 0.03 * a["occluder_size"], 0.40, 0.66)
     on = a["occluder"][:, None, None]
-    layer.outlined(rounded(x, y, 0.0, 0.0, half, half * 0.8, 0.02), wood, 0.025, on)
+    crate = rounded(x, y, 0.0, 0.0, half, half * 0.8, 0.02)
+    layer.outlined(crate, wood, 0.025, on)
     planks = union((x.abs() - half * 0.45).abs() - 0.012, (y.abs() - half * 0.55).abs() - 0.012)
-    layer.paint(both(planks, rounded(x, y, 0.0, 0.0, half, half * 0.8, 0.02)), wood * 0.6, on)
+    layer.paint(both(planks, crate), wood * 0.6, on)
     return layer
 
 

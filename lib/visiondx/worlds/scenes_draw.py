@@ -10,39 +10,32 @@ from visiondx.worlds.scenes_backdrop import draw_backdrop
 from visiondx.worlds.scenes_company import draw_beside, draw_clutter, draw_occluder, shadow
 from visiondx.worlds.scenes_objects import draw_object, place
 from visiondx.worlds.scenes_style import restyle
-from visiondx.worlds.scenes_weather import light_behind, tint, weather
-
-
-def _coordinates(like: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    line = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) * (2 / size) - 1
-    v, u = torch.meshgrid(line, line, indexing="ij")
-    return u, v
+from visiondx.worlds.scenes_weather import TINT, light_behind, weather
+from visiondx.worlds.sdf import coordinates, pick, warmth
 
 
 def draw_scene(a: Attributes, size: int) -> Tensor:
     """Images (B, 3, size, size) in [0, 1]."""
-    u, v = _coordinates(a.values, size)
+    u, v = coordinates(size, a.values)
     picture = draw_backdrop(a, u, v)
     picture = picture * (1 - shadow(a, u, v))[:, None]
     picture = draw_clutter(a, u, v).over(picture)
     side = torch.where(place(a)[1] > 0, -1.0, 1.0)[:, None, None]
     picture = light_behind(a, picture, u, v, side)
-    light = tint(a)
+    light = pick(TINT, a["light"])
     thing, front = draw_object(a, u, v), draw_occluder(a, u, v)
     beside = draw_beside(a, u, v)
     picture = beside.over(picture, light)
     picture = front.over(thing.over(picture, light), light)
-    gain = a["light_gain"][:, None, None, None]
-    warmth = 0.03 * a["light_warmth"]
-    toned = torch.stack([1 + warmth, torch.ones_like(warmth), 1 - warmth], 1)[..., None, None]
+    picture = picture * a["light_gain"][:, None, None, None] * warmth(0.03 * a["light_warmth"])
     shown = thing.cover * (1 - front.cover)
-    picture = weather(a, picture * gain * toned, shown, u, v)
+    picture = weather(a, picture, shown, u, v)
     return restyle(a, picture, torch.maximum(shown, 0.7 * beside.cover), u, v)
 
 
 def scene_masks(a: Attributes, size: int) -> dict[str, Tensor]:
     """Visible coverage (B, size, size) of object, state, beside, occluder, and of the context."""
-    u, v = _coordinates(a.values, size)
+    u, v = coordinates(size, a.values)
     thing, front, beside = draw_object(a, u, v), draw_occluder(a, u, v), draw_beside(a, u, v)
     clear = 1 - front.cover
     return {

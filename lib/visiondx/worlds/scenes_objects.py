@@ -9,10 +9,20 @@ from torch import Tensor
 
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.scenes_animals import ANIMALS
-from visiondx.worlds.scenes_shapes import Layer, by_group, pick, rgb
+from visiondx.worlds.scenes_shapes import Layer, by_group
 from visiondx.worlds.scenes_things import THINGS
+from visiondx.worlds.sdf import pick, rgb
 
 DRAWN = {**ANIMALS, **THINGS}
+STATES = {
+    "dog": "harness",
+    "bird": "spread wings",
+    "fish": "tank",
+    "plate": "food",
+    "mug": "steam",
+    "umbrella": "open umbrella",
+    "boat": "sails",
+}
 # an object's own colours: none of them one of the five that the colour shifts give
 OWN = (
     (0.95, 0.94, 0.92),

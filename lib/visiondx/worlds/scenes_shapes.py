@@ -6,13 +6,13 @@ Coordinates as in `sdf`: x to the right, y down, grids (B, H, W), parameters (B,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, reduce
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visiondx.worlds.sdf import Number, box
+from visiondx.worlds.sdf import Number, both, box
 
 TEXELS = 128
 
@@ -73,30 +73,14 @@ class Layer:
         return self.main + self.state
 
 
-def rgb(like: Tensor, red: float, green: float, blue: float) -> Tensor:
-    """One colour (3, 1, 1) on the device and with the dtype of `like`."""
-    return like.new_tensor([red, green, blue])[:, None, None]
+def inside(distance: Tensor) -> Tensor:
+    """(B, 1, H, W): share of each pixel inside a shape of the whole picture."""
+    return torch.sigmoid(-distance * (distance.shape[-1] / 0.72))[:, None]
 
 
-def pick(palette: tuple, index: Tensor) -> Tensor:
-    """Rows (B, 3, 1, 1) of a palette."""
-    table = torch.tensor(palette, dtype=index.dtype, device=index.device)
-    return table[index.long()][..., None, None]
-
-
-def union(*distances: Tensor) -> Tensor:
-    """All of several shapes."""
-    return reduce(torch.minimum, distances)
-
-
-def both(*distances: Tensor) -> Tensor:
-    """What several shapes have in common."""
-    return reduce(torch.maximum, distances)
-
-
-def without(distance: Tensor, hole: Tensor) -> Tensor:
-    """A shape less another."""
-    return torch.maximum(distance, -hole)
+def blend(low: Tensor, high: Number, amount: Tensor) -> Tensor:
+    """`low` where `amount` is 0, `high` where it is 1."""
+    return low + (high - low) * amount
 
 
 def polygon(x: Tensor, y: Tensor, *corners: tuple[Number, Number]) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visiondx.worlds.base import Attributes
-from visiondx.worlds.scenes_shapes import NOISE, by_group, rgb, texture
-from visiondx.worlds.sdf import ellipse
+from visiondx.worlds.scenes_shapes import NOISE, blend, by_group, inside, texture
+from visiondx.worlds.sdf import ellipse, rgb, ring
 
 STYLES = ("photo", "oil painting", "pencil sketch", "embroidery")
 
@@ -80,10 +80,8 @@ def embroidery(p: Tensor, shown: Tensor, u: Tensor, v: Tensor, ox: Tensor, oy: T
     weave = 0.5 + 0.5 * torch.sin(u * 50) * torch.sin(v * 50)
     linen = rgb(u, 0.90, 0.85, 0.74) * (0.86 + 0.14 * weave)[:, None]
     hoop = ellipse(u, v, 0.0, 0.0, 1.17, 1.17)
-    sharp = p.shape[-1] / 0.72
-    p = p + (linen - p) * torch.sigmoid(hoop * sharp)[:, None]
-    ring = torch.sigmoid((0.045 - (hoop + 0.02).abs()) * sharp)[:, None]
-    return p + (rgb(u, 0.70, 0.47, 0.24) - p) * ring
+    p = blend(p, linen, inside(-hoop))
+    return blend(p, rgb(u, 0.70, 0.47, 0.24), inside(ring(hoop + 0.02, 0.045)))
 
 
 def restyle(a: Attributes, picture: Tensor, shown: Tensor, u: Tensor, v: Tensor) -> Tensor:

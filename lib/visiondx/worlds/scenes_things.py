@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
-from visiondx.worlds.scenes_shapes import both, polygon, rgb, rounded, turned, union, without
-from visiondx.worlds.sdf import box, ellipse, ring, segment
+from visiondx.worlds.scenes_shapes import polygon, rounded, turned
+from visiondx.worlds.sdf import both, box, ellipse, rgb, ring, segment, union, without
 
 
 def plate(o: SimpleNamespace) -> None:
@@ -79,13 +79,13 @@ def umbrella(o: SimpleNamespace) -> None:
     wood = rgb(x, 0.36, 0.22, 0.12)
     on, off = o.state, 1 - o.state
     # open
-    stick = union(segment(x, y, 0.0, -0.9, 0.0, 0.70, 0.045))
+    stick = segment(x, y, 0.0, -0.9, 0.0, 0.70, 0.045)
     hook = both(ring(ellipse(x, y, 0.14, 0.70, 0.14, 0.16), 0.045), 0.68 - y)
     layer.paint(union(stick, hook), wood, on)
     scallop = 0.09 * torch.sin(x * 3 * torch.pi).abs()
     dome = both(ellipse(x, y, 0.0, -0.02, 0.98, 0.82), y + 0.02 + scallop)
     layer.outlined(dome, body, o.ink, on)
-    panel = both(dome, union(ellipse(x, y, 0.0, -0.02, 0.32, 0.80)))
+    panel = both(dome, ellipse(x, y, 0.0, -0.02, 0.32, 0.80))
     layer.paint(panel, body * 0.55 + 0.45, on)
     ribs = union(
         ring(ellipse(x, y, 0.0, -0.02, 0.33, 0.80), 0.022),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.scenes_backdrop import horizon
-from visiondx.worlds.scenes_shapes import RAIN, by_group, polygon, rgb, texture, turned, union
-from visiondx.worlds.sdf import box, ellipse
+from visiondx.worlds.scenes_shapes import RAIN, blend, by_group, inside, polygon, texture, turned
+from visiondx.worlds.sdf import box, ellipse, rgb, union
 
 WEATHER = ("clear", "rain", "fog")
 LIGHT = ("daylight", "bright sunlight", "dusk", "night", "studio lighting")
@@ -26,10 +26,6 @@ TINT = (
 )
 
 
-def _edge(distance: Tensor) -> Tensor:
-    return torch.sigmoid(-distance * (distance.shape[-1] / 0.72))[:, None]
-
-
 def _sunny(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
     """A sun with rays in an upper corner, and a warm glare from it."""
     x, y = u - 0.66 * side, v + 0.68
@@ -39,9 +35,9 @@ def _sunny(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
     glow = torch.exp(-((radius / 0.75) ** 2))[:, None]
     p = p + (rgb(u, 1.0, 0.96, 0.62) - p) * glow * 0.75
     rays = torch.maximum(0.085 * radius - 0.09 * radius * torch.cos(9 * angle), radius - 0.52)
-    p = p + (rgb(u, 1.0, 0.98, 0.70) - p) * _edge(torch.maximum(rays, 0.26 - radius))
-    p = p + (rgb(u, 1.0, 0.80, 0.10) - p) * _edge(radius - 0.225)
-    return p + (rgb(u, 1.0, 0.97, 0.66) - p) * _edge(radius - 0.17)
+    p = blend(p, rgb(u, 1.0, 0.98, 0.70), inside(torch.maximum(rays, 0.26 - radius)))
+    p = blend(p, rgb(u, 1.0, 0.80, 0.10), inside(radius - 0.225))
+    return blend(p, rgb(u, 1.0, 0.97, 0.66), inside(radius - 0.17))
 
 
 def _dusk(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
@@ -49,26 +45,25 @@ def _dusk(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
     above = ((h - v) / (h + 1)).clamp(0, 1)[:, None]
     below = ((v - h) / (1 - h)).clamp(0, 1)[:, None]
     tone = rgb(u, 1.10, 0.52, 0.26) * (1 - above) + rgb(u, 0.44, 0.28, 0.56) * above
-    is_sky = _edge(v - h)
     sky = tone * (0.55 + 0.45 * p)
     sun = ellipse(u, v, 0.62 * side, h, 0.24, 0.24)
-    sky = sky + (rgb(u, 1.0, 0.86, 0.42) - sky) * _edge(sun)
+    sky = blend(sky, rgb(u, 1.0, 0.86, 0.42), inside(sun))
     ground = p * (rgb(u, 0.80, 0.46, 0.38) * (1 - below) + rgb(u, 0.50, 0.32, 0.40) * below)
-    return ground + (sky - ground) * is_sky
+    return blend(ground, sky, inside(v - h))
 
 
 def _night(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
     """Nearly dark and blue, with a crescent moon and stars."""
     p = p * rgb(u, 0.17, 0.20, 0.34)
     deep = rgb(u, 0.03, 0.05, 0.16)
-    p = p + (deep - p) * 0.55 * _edge(v - h)
+    p = p + (deep - p) * 0.55 * inside(v - h)
     moon = torch.maximum(
         ellipse(u, v, 0.64 * side, -0.66, 0.22, 0.22),
         -ellipse(u, v, 0.64 * side - 0.12, -0.71, 0.18, 0.18),
     )
-    p = p + (rgb(u, 1.0, 0.97, 0.78) - p) * _edge(moon)
+    p = blend(p, rgb(u, 1.0, 0.97, 0.78), inside(moon))
     stars = union(*(ellipse(u, v, x * side, y, r, r) for x, y, r in STARS))
-    return p + (rgb(u, 1.0, 1.0, 0.92) - p) * _edge(stars)
+    return blend(p, rgb(u, 1.0, 1.0, 0.92), inside(stars))
 
 
 STARS = (
@@ -87,8 +82,8 @@ def _studio(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
     p = p + (1 - p) * 0.16 * torch.sigmoid(-beam * 14)[:, None]
     x, y = turned(m, v, 0.74, -0.72, 0.62)
     stand = box(m, v, 0.90, 0.10, 0.025, 0.85)
-    p = p + (0.03 - p) * _edge(torch.minimum(stand, box(x, y, 0.0, -0.02, 0.31, 0.21)))
-    return p + (1.0 - p) * _edge(box(x, y, 0.0, 0.02, 0.25, 0.145))
+    p = blend(p, 0.03, inside(torch.minimum(stand, box(x, y, 0.0, -0.02, 0.31, 0.21))))
+    return blend(p, 1.0, inside(box(x, y, 0.0, 0.02, 0.25, 0.145)))
 
 
 def light_behind(a: Attributes, picture: Tensor, u: Tensor, v: Tensor, side: Tensor) -> Tensor:
@@ -106,12 +101,6 @@ def light_behind(a: Attributes, picture: Tensor, u: Tensor, v: Tensor, side: Ten
     return by_group(a["light"].long(), draw)[0]
 
 
-def tint(a: Attributes) -> Tensor:
-    """(B, 3, 1, 1): the light on the object."""
-    table = torch.tensor(TINT, dtype=a.values.dtype, device=a.values.device)
-    return table[a["light"].long()][..., None, None]
-
-
 def weather(a: Attributes, picture: Tensor, shown: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Rain or fog over the whole picture, thinner before the object, `shown` (B, H, W)."""
 
@@ -122,12 +111,11 @@ def weather(a: Attributes, picture: Tensor, shown: Tensor, u: Tensor, v: Tensor)
         if kind == 1:
             streaks = texture(RAIN, x, y, (0.9, 0.9), (ox, oy))[:, None]
             part = part * rgb(u, 0.62, 0.66, 0.74) + rgb(u, 0.05, 0.06, 0.08)
-            part = part + (rgb(u, 0.84, 0.92, 1.0) - part) * streaks * (
-                0.88 - 0.4 * shown[rows, None]
-            )
+            thick = 0.88 - 0.4 * shown[rows, None]
+            part = part + (rgb(u, 0.84, 0.92, 1.0) - part) * streaks * thick
         if kind == 2:
             thick = 0.70 + 0.07 * torch.sin(2.5 * x + 6 * ox + 2 * y) - 0.28 * shown[rows]
-            part = part + (rgb(u, 0.80, 0.82, 0.84) - part) * thick[:, None]
+            part = blend(part, rgb(u, 0.80, 0.82, 0.84), thick[:, None])
         return (part,)
 
     return by_group(a["weather"].long(), draw)[0]

@@ -7,10 +7,19 @@ the edge, which is all that coverage needs.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 Number = float | Tensor
+
+
+def coordinates(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The picture's x and y (size, size) at the middle of each pixel."""
+    line = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) * (2 / size) - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return x, y
 
 
 def ellipse(x: Tensor, y: Tensor, cx: Number, cy: Number, rx: Number, ry: Number) -> Tensor:
@@ -40,6 +49,21 @@ def segment(
 def ring(distance: Tensor, r: Number) -> Tensor:
     """The outline, of radius r, of a shape given by its distance."""
     return distance.abs() - r
+
+
+def union(*distances: Tensor) -> Tensor:
+    """All of several shapes."""
+    return reduce(torch.minimum, distances)
+
+
+def both(*distances: Tensor) -> Tensor:
+    """What several shapes have in common."""
+    return reduce(torch.maximum, distances)
+
+
+def without(distance: Tensor, hole: Tensor) -> Tensor:
+    """A shape less another."""
+    return torch.maximum(distance, -hole)
 
 
 class Canvas:
@@ -82,6 +106,22 @@ class Canvas:
         """A filled shape with a darker rim of width `ink` outside of it."""
         self.paint(distance - ink, colour * 0.45, part, opacity)
         self.paint(distance, colour, part, opacity)
+
+
+def rgb(like: Tensor, red: float, green: float, blue: float) -> Tensor:
+    """One colour (3, 1, 1) on the device and with the dtype of `like`."""
+    return like.new_tensor([red, green, blue])[:, None, None]
+
+
+def pick(palette: tuple, *index: Tensor) -> Tensor:
+    """Colours (B, 3, 1, 1) of a palette, by one index (B,) for each level of its nesting."""
+    table = torch.tensor(palette, dtype=index[0].dtype, device=index[0].device)
+    return table[tuple(i.long() for i in index)][..., None, None]
+
+
+def warmth(amount: Tensor) -> Tensor:
+    """Factors (B, 3, 1, 1) that make light warmer by `amount` (B,), or colder where negative."""
+    return torch.stack([1 + amount, torch.ones_like(amount), 1 - amount], 1)[..., None, None]
 
 
 def hsv(hue: Tensor, saturation: Number, value: Number) -> Tensor:
