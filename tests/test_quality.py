@@ -15,6 +15,7 @@ from visiondx.quality import (
     auroc,
     balanced,
     by_eye_images,
+    class_found,
     frechet,
     frechet_distance,
     images_per_second,
@@ -100,6 +101,18 @@ def test_zero_shot_rows_are_truth_and_one_score_a_phrasing():
     assert rows["red"][:, 0].tolist() == truth[:, 0].double().tolist()
     assert auroc(rows["red"]) > 0.9
     assert auroc(rows["ring"]) == 0.5  # its prompts say nothing of red: every score ties
+
+
+def test_the_class_whose_sentence_scores_highest_is_found():
+    # two images and two phrasings: (truth, score, score) of each class
+    held = {
+        "cat": np.array([[1, 0.5, 0.1], [0, 0.2, 0.2]]),
+        "dog": np.array([[0, 0.4, 0.3], [1, 0.1, 0.9]]),
+        "grass": np.array([[1, 9, 9], [1, 9, 9]]),
+    }
+    said, truth = class_found(held, ["cat", "dog"])
+    assert said.tolist() == [[0, 1], [0, 1]]
+    assert truth.tolist() == [0, 1]
 
 
 def test_balanced_accuracy_weighs_the_classes_alike():

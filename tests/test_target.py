@@ -5,6 +5,7 @@ from torch import nn
 from visiondx.errors import InputError
 from visiondx.models.classifier import build_classifier
 from visiondx.models.target import Target, check_images, save_target
+from visiondx.zoom.diagnose import check
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -84,6 +85,53 @@ def test_declared_probabilities_must_be_some():
         Target(Fixed(lambda x: mean(x) + 1), probabilities=True).check(IMAGES)
 
 
+def channels(images):
+    return images.mean((2, 3)) * 3
+
+
+def multiclass(make, **settings):
+    return Target(Fixed(make), task="multiclass", labels=("red", "green", "blue"), **settings)
+
+
+def test_a_multiclass_target_gives_a_probability_for_each_label():
+    target = multiclass(channels)
+    target.check(IMAGES)
+    torch.testing.assert_close(target.logits(IMAGES), channels(IMAGES))
+    torch.testing.assert_close(target(IMAGES), channels(IMAGES).softmax(1))
+    # logits whose sum never changes still have a gradient
+    multiclass(lambda x: channels(x) - channels(x).mean(1, keepdim=True)).check(IMAGES)
+
+
+def test_multiclass_probabilities_stay_what_they_are():
+    target = multiclass(lambda x: channels(x).softmax(1), probabilities=True)
+    target.check(IMAGES)
+    torch.testing.assert_close(target(IMAGES), channels(IMAGES).softmax(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (mean, r"3 labels must return shape \(3, 3\).*returned \(3,\)"),
+        (lambda x: channels(x)[:, :2], r"returned \(3, 2\)"),
+        (lambda x: channels(x).detach(), "no gradient"),
+        (lambda x: mean(x)[:, None].expand(-1, 3), "no gradient"),
+        (lambda x: channels(x).log() * 0 / 0, "NaN"),
+    ],
+)
+def test_unusable_multiclass_outputs_are_named(make, words):
+    with pytest.raises(InputError, match=words):
+        multiclass(make).check(IMAGES)
+
+
+def test_a_target_refuses_what_belongs_to_the_other_task():
+    with pytest.raises(InputError, match=r"needs a binary target.*multiclass \(red, green, blue\)"):
+        multiclass(channels).logit(IMAGES)
+    with pytest.raises(InputError, match="needs a multiclass target"):
+        Target(Fixed(mean)).logits(IMAGES)
+    with pytest.raises(InputError, match="binary target, this one is multiclass with 3 labels"):
+        check(multiclass(channels), ["a red thing"], "a thing", None, None)
+
+
 def test_train_mode_is_an_error_at_any_depth():
     with pytest.raises(InputError, match=r"train mode.*\.eval"):
         Target(build_classifier(4)).check(torch.rand(2, 3, 64, 64))
@@ -121,6 +169,9 @@ def test_images_are_checked(images, words):
     [
         ({"task": "captioning"}, "binary"),
         ({"labels": ["a"]}, "two labels"),
+        ({"labels": ["a", "b", "c"]}, "two labels"),
+        ({"task": "multiclass", "labels": ["a"]}, "two or more different labels"),
+        ({"task": "multiclass", "labels": ["a", "b", "a"]}, "two or more different labels"),
         ({"mean": [0.5]}, "three numbers"),
         ({"std": [1, 0, 1]}, "positive"),
         ({"size": 0}, "size"),
@@ -156,6 +207,8 @@ def test_load_from_a_file_with_a_neighbour(model_file):
     module, target = Target.load(f"{model_file}:module"), Target.load(f"{model_file}:target")
     assert torch.allclose(module.logit(IMAGES), 2 * mean(IMAGES))
     assert target.labels == ("dark", "light")
+    with pytest.raises(InputError, match="no names"):
+        Target.load(f"{model_file}:module", "multiclass")
 
 
 @pytest.mark.parametrize(

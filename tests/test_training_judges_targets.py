@@ -11,6 +11,7 @@ from visiondx.models.judges import Judges
 from visiondx.models.target import Target
 from visiondx.training.judges import (
     JudgesConfig,
+    group_accuracy,
     group_sizes,
     judge_accuracy,
     judge_loss,
@@ -100,6 +101,67 @@ def test_judges_abstain_where_they_disagree() -> None:
     assert judges.probabilities(images, batch=2).shape == (2, 3, 2)
     assert judges.features(images, batch=2).shape == (3, 512)
     assert judges.column("disputed") == 1
+
+
+def says(binary: list[list[float]], groups: list[list[float]], sizes: dict[str, int]) -> Judges:
+    """Judges that never look: each judge's logits of the attributes and of the groups' values."""
+    judges = Judges(tuple("ab"[: len(binary[0])]), sizes)
+    for net, yes, values in zip(judges.nets.values(), binary, groups, strict=True):
+        net.head.weight.zero_()
+        net.head.bias.copy_(torch.tensor(yes + values))
+    return judges
+
+
+def test_groups_are_read_with_the_attributes_in_one_pass() -> None:
+    # side: both say 2; colour: 0 against 1
+    judges = says(
+        [[1.0, -1.0], [-1.0, -1.0]],
+        [[0.0, -5.0, 0.5, 2.0, 1.0], [0.0, 0.1, 0.2, 1.0, 2.0]],
+        {"side": 3, "colour": 2},
+    )
+    passes = []
+    judges.nets["grid"].register_forward_hook(lambda *_: passes.append(1))
+    images = torch.rand(5, 3, 64, 64)
+    answers = judges.answers(images)
+    assert len(passes) == 1
+    assert answers["binary"].tolist() == [[[True, False]] * 5, [[False, False]] * 5]
+    assert answers["side"].tolist() == [[2] * 5] * 2
+    assert answers["colour"].tolist() == [[0] * 5, [1] * 5]
+    labels, abstain = judges.read(images)
+    assert torch.equal(labels, answers["binary"][0])
+    assert abstain.tolist() == [[True, False]] * 5
+    read = judges.read_groups(images, batch=2)
+    assert list(read) == ["side", "colour"]
+    assert read["side"][0].tolist() == [2] * 5
+    assert read["side"][1].tolist() == [False] * 5
+    assert read["colour"][1].tolist() == [True] * 5
+    with pytest.raises(InputError, match="32, 32"):
+        judges.read_groups(torch.rand(1, 3, 32, 32))
+
+
+def test_group_accuracy_tells_what_cannot_be_seen() -> None:
+    judges = says(
+        [[0.0], [0.0]], [[1.0, 0.0], [0.0, 1.0]], {"side": 2}
+    )  # always left, always right
+    found = group_accuracy(judges, WORLD, 60, seed=100)["side"]
+    truth = WORLD.groups(WORLD.sample(60, 100))["side"]
+    assert torch.equal(found["truth"], truth)
+    assert {-1, 0, 1} == set(truth.tolist())
+    assert torch.equal(found["single"], torch.stack([truth == 0, truth == 1]))
+    assert not found["agree"].any()
+    assert not found["right"].any()
+    both = says([[0.0], [0.0]], [[1.0, 0.0]] * 2, {"side": 2})
+    wrong = group_accuracy(both, WORLD, 60, seed=100, given={"red": True})["side"]
+    assert wrong["agree"].all()  # two judges may agree and both be wrong
+    assert torch.equal(wrong["right"], truth == 0)
+
+
+def test_trained_judges_read_their_groups(trained) -> None:
+    judges, _ = trained
+    found = group_accuracy(judges, WORLD, 200, seed=100)["side"]
+    seen = found["truth"] >= 0
+    assert found["said"].shape == (2, 200)
+    assert found["single"][:, seen].float().mean() > 0.6  # chance is 0.5, after 60 steps
 
 
 def test_judges_refuse_other_sizes_and_unknown_names() -> None:

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from visiondx.errors import InputError
-from visiondx.zoom import relevance as module
+from visiondx.models import zoo
 from visiondx.zoom.directions import directions
 from visiondx.zoom.relevance import relevance, relevance_matrix, save_relevance
 from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
@@ -94,12 +94,24 @@ def test_unreadable_cache_is_made_again(tmp_path):
     assert torch.equal(relevance_matrix(generator, encoder, 2, cache=tmp_path), first)
 
 
-def test_shipped_matrix_is_taken_only_for_its_own_weights(tmp_path, monkeypatch):
+@pytest.fixture
+def empty_zoo(tmp_path, monkeypatch):
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
     (tmp_path / "weights").mkdir()
+    return tmp_path
+
+
+def keep(value, generator, encoder, world):
+    M = torch.full((16, 17), value)
+    about = {"notebook": "train/04", "seed": 0, "quality": {}}
+    save_relevance(M, generator, encoder, 9, world=world, **about)
+    return M
+
+
+def test_shipped_matrix_is_taken_only_for_its_own_weights(empty_zoo):
+    tmp_path = empty_zoo
     generator, encoder = GridGenerator(), GridEncoder()
-    shipped = torch.full((16, 17), 0.25)
-    save_relevance(shipped, generator, encoder, 9, notebook="train/04", seed=0, quality={})
+    shipped = keep(0.25, generator, encoder, "faces")
     assert torch.equal(relevance(generator, encoder, 2, tmp_path / "cache"), shipped)
     assert generator.synthesized == 0
     generator.fingerprint = "trained again"
@@ -108,7 +120,32 @@ def test_shipped_matrix_is_taken_only_for_its_own_weights(tmp_path, monkeypatch)
     assert not torch.equal(found, shipped)
 
 
+def test_each_world_keeps_its_own(empty_zoo):
+    faces, animals, encoder = GridGenerator(), GridGenerator(), GridEncoder()
+    animals.fingerprint = "cats and dogs"
+    kept = {g: keep(v, g, encoder, w) for g, v, w in ((faces, 0.25, "a"), (animals, 0.5, "b"))}
+    assert set(zoo.manifest()) == {"a-relevance", "b-relevance"}
+    for generator, M in kept.items():
+        assert torch.equal(relevance(generator, encoder, 2, empty_zoo / "cache"), M)
+        assert generator.synthesized == 0
+    # a world's next matrix takes the place of its last, and of no other's
+    newer = keep(0.75, animals, encoder, "b")
+    assert torch.equal(relevance(animals, encoder, 2, empty_zoo / "cache"), newer)
+    assert torch.equal(relevance(faces, encoder, 2, empty_zoo / "cache"), kept[faces])
+    encoder.fingerprint = "another reader"
+    relevance(animals, encoder, 2, empty_zoo / "cache")
+    assert animals.synthesized > 0
+
+
+def test_an_altered_matrix_is_computed_again(empty_zoo):
+    generator, encoder = GridGenerator(), GridEncoder()
+    keep(0.25, generator, encoder, "faces")
+    path = empty_zoo / "weights" / "faces-relevance.safetensors"
+    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    found = relevance(generator, encoder, 2, empty_zoo / "cache")
+    assert torch.equal(found, relevance_matrix(generator, encoder, 2, cache=None))
+
+
 def test_numbers_are_checked():
     with pytest.raises(InputError, match="images >= 1"):
         relevance_matrix(GridGenerator(), GridEncoder(), 0, cache=None)
-    assert module.SHIPPED == "faces-relevance"

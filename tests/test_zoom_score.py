@@ -119,6 +119,9 @@ def test_label_prompts_are_those_of_the_targets_card():
     assert label_prompts(GridWorld(), target) is None
     target.config = {"label": "dark"}
     assert label_prompts(GridWorld(), target) == (prompt(3), prompt(3))
+    target.config = {"label": "cat", "world": "animals"}
+    with pytest.raises(InputError, match=r"'cat', which this world does not have.*'animals'"):
+        label_prompts(GridWorld(), target)
 
 
 def test_report_and_path_of_a_diagnosis(tmp_path):

@@ -148,6 +148,18 @@ def zero_shot(
     return dict(zip(world.binary, rows, strict=True)), np.repeat(np.array(seeds), images)
 
 
+def class_found(
+    held: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which class scores highest in the answers of `zero_shot`, and which is there.
+
+    Returns:
+        said (N, phrasings) and truth (N,): indices into ``classes``.
+    """
+    rows = np.stack([held[name] for name in classes])  # (classes, N, 1 + phrasings)
+    return rows[..., 1:].argmax(0), rows[..., 0].argmax(0)
+
+
 # ---------------------------------------------------------------- the generator: shares, Fréchet
 
 

@@ -125,13 +125,13 @@ class Judges(nn.Module):
         zoo.save(f"{world}-judges", self.state_dict(), config, **about)
 
     def split(self, logits: Tensor) -> dict[str, Tensor]:
-        """Logits of one judge as {"binary": (B, A), group: (B, values), …}."""
-        parts = logits.split([len(self.binary), *self.groups.values()], dim=1)
+        """Logits (…, outputs) as {"binary": (…, A), group: (…, values), …}."""
+        parts = logits.split([len(self.binary), *self.groups.values()], dim=-1)
         return dict(zip(["binary", *self.groups], parts, strict=True))
 
     def probabilities(self, images: Tensor, batch: int = 128) -> Tensor:
         """(2, B, A): each judge's probability of each binary attribute."""
-        return self._read(images, batch)[1].sigmoid()
+        return self._read(images, batch)[1][..., : len(self.binary)].sigmoid()
 
     def scores(self, images: Tensor) -> Tensor:
         """(B, A): mean probability of the two judges."""
@@ -145,12 +145,28 @@ class Judges(nn.Module):
         one, two = self.probabilities(images) > 0.5
         return one, one != two
 
+    def answers(self, images: Tensor, batch: int = 128) -> dict[str, Tensor]:
+        """What each judge says, in one pass: {"binary": (2, B, A) bool, group: (2, B) int64, …}."""
+        parts = self.split(self._read(images, batch)[1])
+        said = {name: parts[name].argmax(-1) for name in self.groups}
+        return {"binary": parts["binary"].sigmoid() > 0.5, **said}
+
+    def read_groups(self, images: Tensor, batch: int = 128) -> dict[str, tuple[Tensor, Tensor]]:
+        """The value of each multi-way attribute, (B,) int64, and where the judges disagree, (B,).
+
+        Where they disagree the value means nothing and must be left out. Neither knows that a group
+        cannot be seen at all, such as the state of a chair: they name a value all the same.
+        """
+        said = self.answers(images, batch)
+        return {name: (said[name][0], said[name][0] != said[name][1]) for name in self.groups}
+
     def features(self, images: Tensor, batch: int = 128) -> Tensor:
         """(B, 512): last hidden layers of both judges, for Fréchet distances."""
         return self._read(images, batch)[0]
 
     @torch.no_grad()
     def _read(self, images: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """Features (B, 512) and the logits of both judges (2, B, outputs)."""
         if images.ndim != 4 or images.shape[1:] != (3, 64, 64):
             raise InputError(
                 f"Judges read (B, 3, 64, 64) images, not {tuple(images.shape)}: resize them first."
@@ -159,7 +175,7 @@ class Judges(nn.Module):
         for part in images.split(batch):
             read = [net(part) for net in self.nets.values()]
             features.append(torch.cat([r[0] for r in read], 1))
-            logits.append(torch.stack([r[1][:, : len(self.binary)] for r in read]))
+            logits.append(torch.stack([r[1] for r in read]))
         return torch.cat(features), torch.cat(logits, 1)
 
     def column(self, name: str) -> int:

@@ -11,23 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visiondx.errors import InputError
-from visiondx.models import zoo
-from visiondx.models.classifier import build_classifier
+from visiondx.models.embedded_targets import EMBEDDED, embedded, load_embedded, save_target
 
-TASKS = ("binary",)
-EMBEDDED = "target-"  # prefix of an embedded target's name in the zoo
+__all__ = ["EMBEDDED", "TASKS", "Target", "check_images", "embedded", "save_target"]
+TASKS = ("binary", "multiclass")
 
 
 class Target(nn.Module):
-    """A binary classifier of images in [0, 1], differentiable, or a clear error.
+    """A classifier of images in [0, 1], differentiable, or a clear error.
 
-    The wrapped module's output may be (B,) or (B, 1), the logit of "present", or (B, 2), the
-    logits of (absent, present); with ``probabilities=True`` they are probabilities instead.
+    A binary module's output may be (B,) or (B, 1), the logit of "present", or (B, 2), the logits
+    of (absent, present); a multiclass one's is (B, K), a logit for each label. With
+    ``probabilities=True`` they are probabilities instead.
 
     Args:
         module: takes (B, 3, H, W) after resizing and normalising; must be in eval mode.
-        task: "binary".
-        labels: words for f(x) near 0 and near 1.
+        task: "binary" or "multiclass".
+        labels: words for f(x) near 0 and near 1; the names of all K classes in a multiclass one.
         size: images are resized (bilinear, anti-aliased) to this height and width, or None.
         mean, std: per channel; the module sees ``(image - mean) / std``, or None for raw images.
         probabilities: the module ends in a sigmoid or softmax.
@@ -48,8 +48,12 @@ class Target(nn.Module):
     ):
         super().__init__()
         _check_task(task)
-        if len(labels) != 2:
+        if task == "binary" and len(labels) != 2:
             raise InputError(f"A binary target needs two labels, got {list(labels)}.")
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise InputError(
+                f"A multiclass target needs two or more different labels, got {list(labels)}."
+            )
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != 3:
                 raise InputError(f"{name} needs three numbers, one a channel, got {list(values)}.")
@@ -78,18 +82,43 @@ class Target(nn.Module):
         """Log-odds of "present": images (B, 3, H, W) in [0, 1] -> (B,).
 
         Raises:
-            InputError: the module's output is none of (B,), (B, 1), (B, 2).
+            InputError: a multiclass target, or an output that is none of (B,), (B, 1), (B, 2).
         """
+        self._require("binary")
         return self._adapt(self.module(self.preprocess(images)), images)
 
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits of all K labels of a multiclass target: images (B, 3, H, W) -> (B, K).
+
+        Raises:
+            InputError: a binary target, or an output that is not (B, K).
+        """
+        self._require("multiclass")
+        return self._adapt(self.module(self.preprocess(images)), images)
+
+    def _require(self, task: str) -> None:
+        if self.task != task:
+            raise InputError(
+                f"This needs a {task} target, but this one is {self.task} "
+                f"({', '.join(self.labels)}): choose another target."
+            )
+
     def _adapt(self, out: Tensor, images: Tensor) -> Tensor:
-        """The module's output, of any shape that a binary task may have, as log-odds (B,)."""
+        """The module's output, of any shape its task allows, as log-odds (B,) or logits (B, K)."""
         if not isinstance(out, Tensor):
             raise InputError(
                 f"The target must return one tensor, it returned a {type(out).__name__}: "
                 "return the logits alone."
             )
         n, shape = len(images), tuple(out.shape)
+        if self.task == "multiclass":
+            if shape != (n, len(self.labels)):
+                raise InputError(
+                    f"A target with {len(self.labels)} labels must return shape "
+                    f"({n}, {len(self.labels)}) for images of shape {tuple(images.shape)}, it "
+                    f"returned {shape}: return one logit a label, and name every label."
+                )
+            return out.clamp_min(1e-6).log() if self.probabilities else out
         if shape not in ((n,), (n, 1), (n, 2)):
             raise InputError(
                 f"A binary target must return shape ({n},), ({n}, 1) or ({n}, 2) for images of "
@@ -101,7 +130,12 @@ class Target(nn.Module):
         return torch.logit(out[:, 1] if two else out.reshape(n), eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
-        """f(x), the probability of "present": images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]."""
+        """f(x): images (B, 3, H, W) in [0, 1] -> probabilities in [0, 1].
+
+        (B,) of "present" from a binary target, (B, K), rows summing to 1, from a multiclass one.
+        """
+        if self.task == "multiclass":
+            return self.logits(images).softmax(1)
         return torch.sigmoid(self.logit(images))
 
     def check(self, images: Tensor) -> None:
@@ -140,6 +174,8 @@ class Target(nn.Module):
                     f"{out.min():.3g} to {out.max():.3g}: leave out probabilities=True for logits."
                 )
             gradient = None
+            if self.task == "multiclass":  # a shift of all logits changes no answer
+                logit = logit.amax(1) - logit.mean(1)
             if logit.requires_grad:
                 (gradient,) = torch.autograd.grad(logit.sum(), images, allow_unused=True)
         if gradient is None or not gradient.any():
@@ -167,7 +203,10 @@ class Target(nn.Module):
         """
         _check_task(task)
         if ".py" not in spec and "/" not in spec:
-            return _embedded(spec)
+            module, card = load_embedded(spec)
+            target = cls(module, card["task"], card["labels"], mean=card["mean"], std=card["std"])
+            target.config = card
+            return target
         path, _, function = spec.rpartition(":")
         if not path.endswith(".py") or not function:
             raise InputError(
@@ -180,38 +219,12 @@ class Target(nn.Module):
             raise InputError(
                 f"{spec} returned a {type(built).__name__}: return a torch.nn.Module or a Target."
             )
+        if task == "multiclass":
+            raise InputError(
+                f"{spec} returned a bare module, whose classes have no names: return "
+                'Target(module, task="multiclass", labels=(…)).'
+            )
         return cls(built, task)
-
-
-def save_target(
-    name: str,
-    target: Target,
-    *,
-    width: int,
-    label: str,
-    planted: str | None,
-    notebook: str,
-    seed: int,
-    quality: dict,
-) -> None:
-    """Keep an embedded target whose module came from ``build_classifier(width)``.
-
-    Args:
-        label: the world's attribute that it was trained on.
-        planted: the attribute of its planted bias, None for a balanced one.
-        notebook, seed, quality: for the manifest, see ``zoo.save``.
-    """
-    config = {
-        "task": target.task,
-        "labels": list(target.labels),
-        "width": width,
-        "label": label,
-        "planted": planted,
-        "mean": target.mean.flatten().tolist(),
-        "std": target.std.flatten().tolist(),
-    }
-    tensors = target.module.state_dict()
-    zoo.save(EMBEDDED + name, tensors, config, notebook=notebook, seed=seed, quality=quality)
 
 
 def _check_task(task: str) -> None:
@@ -242,27 +255,6 @@ def check_images(images: Tensor) -> None:
 def _bad(values: Tensor) -> int:
     """Number of rows (B, ...) with a value that is not finite."""
     return int((~torch.isfinite(values)).reshape(len(values), -1).any(1).sum())
-
-
-def embedded() -> list[str]:
-    """Names of the embedded targets."""
-    return [n.removeprefix(EMBEDDED) for n in sorted(zoo.manifest()) if n.startswith(EMBEDDED)]
-
-
-def _embedded(name: str) -> Target:
-    if name not in embedded():
-        raise InputError(
-            f"No embedded target {name!r}: choose from {', '.join(embedded()) or 'none'}, or name "
-            'your own as "path/to/file.py:function".'
-        )
-    tensors, config = zoo.load(EMBEDDED + name)
-    module = build_classifier(config["width"])
-    module.load_state_dict(tensors)
-    target = Target(
-        module.eval(), config["task"], config["labels"], mean=config["mean"], std=config["std"]
-    )
-    target.config = config
-    return target
 
 
 def _call(path: Path, function: str) -> object:

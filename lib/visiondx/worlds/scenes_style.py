@@ -44,15 +44,15 @@ def oil_painting(p: Tensor, shown: Tensor, u: Tensor, v: Tensor, ox: Tensor, oy:
 def pencil_sketch(p: Tensor, shown: Tensor, u: Tensor, v: Tensor, ox: Tensor, oy: Tensor) -> Tensor:
     """Black outlines and slanted hatching on white paper, drawn most firmly on the object."""
     grey = (p * rgb(u, 0.30, 0.59, 0.11)).sum(1, keepdim=True)
-    # a draughtsman draws a dim or a foggy scene with the same pencil
-    spread = grey.std((1, 2, 3), keepdim=True)
-    contrast = 0.24 / (spread + 0.06)
     step = max(1, p.shape[-1] // 64)
     wide = F.pad(p, (step,) * 4, mode="replicate")
     dx = (wide[..., step:-step, 2 * step :] - wide[..., step:-step, : -2 * step]).abs().amax(1)
     dy = (wide[..., 2 * step :, step:-step] - wide[..., : -2 * step, step:-step]).abs().amax(1)
-    firm = 0.50 + 0.70 * shown
-    line = ((1.8 * contrast[:, 0] * (dx + dy) - 0.30) * firm).clamp(0, 1)[:, None]
+    edge = (dx + dy)[:, None]
+    # a draughtsman draws a dim or a foggy corner with the same pencil
+    near = _mean(edge, 8 * step)[..., 4 * step : -4 * step, 4 * step : -4 * step]
+    firm = 0.55 + 0.65 * shown[:, None]
+    line = ((0.75 * edge / (near + 0.02) - 0.55) * firm).clamp(0, 1)
     dark = (1 - grey).clamp(0, 1)
     hatch = 0.5 + 0.5 * torch.sin((u + v) * 38)[:, None]
     cross = 0.5 + 0.5 * torch.sin((u - v) * 38)[:, None]

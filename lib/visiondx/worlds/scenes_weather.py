@@ -53,10 +53,10 @@ def _dusk(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
 
 
 def _night(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
-    """Nearly dark and blue, with a crescent moon and stars."""
-    p = p * rgb(u, 0.17, 0.20, 0.34)
+    """Dark and blue, with a crescent moon and stars."""
+    p = p * rgb(u, 0.34, 0.38, 0.56)
     deep = rgb(u, 0.03, 0.05, 0.16)
-    p = p + (deep - p) * 0.55 * inside(v - h)
+    p = p + (deep - p) * 0.45 * inside(v - h)
     moon = torch.maximum(
         ellipse(u, v, 0.64 * side, -0.66, 0.22, 0.22),
         -ellipse(u, v, 0.64 * side - 0.12, -0.71, 0.18, 0.18),
@@ -76,7 +76,7 @@ def _studio(p: Tensor, u: Tensor, v: Tensor, h: Tensor, side: Tensor) -> Tensor:
     """Two soft boxes above a pool of light; all around it falls off into the dark."""
     pool = torch.exp(-(u * u) / 0.70 - (v - 0.25) ** 2 / 0.90)[:, None]
     faded = p.mean(1, keepdim=True) * 0.35 + p * 0.65
-    p = (faded * 0.72 + 0.26) * (0.12 + 0.93 * pool)
+    p = (faded * 0.80 + 0.18) * (0.26 + 0.79 * pool)
     m = u.abs()
     beam = polygon(m, v, (0.56, -0.78), (0.86, -0.60), (0.62, 0.95), (-0.35, 0.95))
     p = p + (1 - p) * 0.16 * torch.sigmoid(-beam * 14)[:, None]
@@ -114,7 +114,7 @@ def weather(a: Attributes, picture: Tensor, shown: Tensor, u: Tensor, v: Tensor)
             thick = 0.88 - 0.4 * shown[rows, None]
             part = part + (rgb(u, 0.84, 0.92, 1.0) - part) * streaks * thick
         if kind == 2:
-            thick = 0.70 + 0.07 * torch.sin(2.5 * x + 6 * ox + 2 * y) - 0.28 * shown[rows]
+            thick = 0.62 + 0.07 * torch.sin(2.5 * x + 6 * ox + 2 * y) - 0.24 * shown[rows]
             part = blend(part, rgb(u, 0.80, 0.82, 0.84), thick[:, None])
         return (part,)
 

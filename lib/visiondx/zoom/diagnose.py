@@ -117,6 +117,11 @@ def check(
     Raises:
         InputError: for the first thing that is wrong.
     """
+    if target.task != "binary":
+        raise InputError(
+            f"ZOOM explains a binary target, this one is {target.task} with {len(target.labels)} "
+            "labels: wrap the logit of one label in a binary Target."
+        )
     check_prompts(attributes, neutral)
     if images < 2:
         raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")

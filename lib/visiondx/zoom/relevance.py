@@ -21,7 +21,7 @@ from visiondx.errors import InputError
 from visiondx.files import atomic_write
 from visiondx.models import zoo
 
-SHIPPED = "faces-relevance"
+KEPT = "-relevance"  # a kept M is called "<world>-relevance" in the zoo
 REACH = 2.5  # deviations that a channel is pushed from its mean; StyleCLIP: 5
 
 
@@ -30,36 +30,46 @@ def relevance(
     encoder,
     images: int = 100,
     cache: Path | str = "runs/cache",
-    shipped: str = SHIPPED,
     **settings,
 ) -> Tensor:
-    """M (c_S, c_T) for a generator and an encoder: the shipped one if it is theirs, else computed.
+    """M (c_S, c_T) for a generator and an encoder: a kept one if one is theirs, else computed.
 
-    "Theirs" is decided by the fingerprints of both, never by a name.
+    "Theirs" is decided by the fingerprints of both, never by a name. A kept M that is missing or
+    altered is not an error: computing it is the fix.
     """
-    try:
-        tensors, config = zoo.load(shipped)
-    except InputError:  # another checkout, or not made yet: computing it is the fix
-        config = {}
-    if (config.get("generator"), config.get("encoder")) == (
-        generator.fingerprint,
-        encoder.fingerprint,
-    ):
-        return tensors["M"].to(generator.style_mean)
+    theirs = generator.fingerprint, encoder.fingerprint
+    for name, entry in zoo.manifest().items():
+        config = entry["config"]
+        if name.endswith(KEPT) and (config.get("generator"), config.get("encoder")) == theirs:
+            try:
+                return zoo.load(name)[0]["M"].to(generator.style_mean)
+            except InputError:
+                continue
     return relevance_matrix(generator, encoder, images, cache=cache, **settings)
 
 
 def save_relevance(
-    M: Tensor, generator, encoder, images: int, *, notebook: str, seed: int, quality: dict
+    M: Tensor,
+    generator,
+    encoder,
+    images: int,
+    *,
+    world: str = "faces",
+    notebook: str,
+    seed: int,
+    quality: dict,
 ) -> None:
-    """Keep M in the zoo with the fingerprints that ``relevance`` recognises."""
+    """Keep M in the zoo as ``<world>-relevance``, with the fingerprints that ``relevance`` knows.
+
+    One M a world is kept: the next one, for another generator or encoder, replaces it.
+    """
     config = {
         "generator": generator.fingerprint,
         "encoder": encoder.fingerprint,
         "images": images,
         "shape": list(M.shape),
     }
-    zoo.save(SHIPPED, {"M": M}, config, notebook=notebook, seed=seed, quality=quality)
+    zoo.save(world + KEPT, {"M": M}, config, notebook=notebook, seed=seed, quality=quality)
 
 
 @torch.no_grad()

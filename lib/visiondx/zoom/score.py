@@ -81,11 +81,16 @@ def run_case(
     the yardstick that nothing else may beat. One with a planted bias is not, as in Fig. 4b.
 
     Args:
+        world: the one that the target was trained on, and the generator on its renders.
         attributes: the world's names; they are asked for in the world's plain prompts.
         images: of each seed. truth_images: rendered scenes for the truth, of the first seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
+
+    Raises:
+        InputError: no such target, a target of another world, or unusable words.
     """
     target = Target.load(name).to(generator.style_mean.device)
+    held = label_prompts(world, target)
     label, planted = target.config["label"], target.config["planted"]
     asked = [label] * (planted is None) + [a for a in attributes if a != label]
     prompts = [world.prompt(a) for a in asked]
@@ -101,7 +106,7 @@ def run_case(
                 world.grammar.neutral,
                 generator,
                 encoder,
-                consistency=label_prompts(world, target),
+                consistency=held,
                 images=images,
                 seed=seed,
                 settings=settings,

@@ -65,8 +65,16 @@ def label_prompts(world, target) -> tuple[str, str] | None:
     """(present, absent) prompts of the attribute that an embedded target was trained on.
 
     They are what Eq. 8 holds fixed; None for a model that the world knows nothing about.
+
+    Raises:
+        InputError: the target was trained on an attribute of another world.
     """
     label = target.config.get("label")
+    if label and label not in world.binary:
+        raise InputError(
+            f"The target was trained on {label!r}, which this world does not have: use the world "
+            f"{target.config.get('world', 'faces')!r} and its generator."
+        )
     return (world.prompt(label), world.prompt(label, present=False)) if label else None
 
 
