@@ -17,6 +17,7 @@ from visiondx.training.encoder import (
     contrastive_loss,
     embed_tokens,
     evaluate_encoder,
+    learning_rate,
     train_encoder,
     train_tokenizer,
 )
@@ -74,6 +75,18 @@ def test_attribute_loss_by_hand() -> None:
     assert right.item() == pytest.approx(2.5 * math.log1p(math.exp(-3)), rel=1e-5)
     wrong = attribute_loss(images, prompts, torch.tensor([[False]]), share, tau)
     assert wrong.item() == pytest.approx(0.625 * math.log1p(math.exp(3)), rel=1e-5)
+
+
+def test_the_learning_rate_falls_and_rises_once_more() -> None:
+    config = EncoderConfig(steps=300, restart=100, warmup=10, again=0.5)
+    assert learning_rate(config, 9) == 1  # the warm-up's end
+    assert learning_rate(config, 55) == pytest.approx(0.5)  # half of the first cosine
+    assert learning_rate(config, 99) < 1e-3
+    assert learning_rate(config, 100) == pytest.approx(0.5 / 10)
+    assert learning_rate(config, 109) == pytest.approx(0.5)
+    assert learning_rate(config, 299) < 1e-3
+    short = replace(config, steps=50)  # ends before the restart: one cosine
+    assert learning_rate(short, 30) == pytest.approx(0.5)
 
 
 def test_leaving_out_padding_changes_nothing(tokenizer: Tokenizer) -> None:

@@ -70,18 +70,18 @@ SWEEP = (
     _Config("resnet", 16, 1, images=6_000, augmentation=0.0, steps=600),
     _Config("resnet", 16, 1, images=1_500, steps=500),
     _Config("resnet", 8, 2, steps=600),
-    _Config("resnet", 8, 1, images=3_000, augmentation=0.0, steps=500),
-    _Config("convnext", 24, 1, steps=900),
-    _Config("convnext", 16, 2, steps=900),
-    _Config("convnext", 16, 1, augmentation=0.0, steps=600),
-    _Config("convnext", 16, 2, images=6_000, augmentation=1.0, steps=600),
-    _Config("convnext", 16, 1, images=3_000, steps=500),
+    _Config("resnet", 8, 1, images=6_000, augmentation=0.0, steps=900),
+    _Config("convnext", 24, 1, steps=1600, lr=4e-3),
+    _Config("convnext", 16, 2, steps=1600, lr=4e-3),
+    _Config("convnext", 16, 1, augmentation=0.0, steps=1600, lr=4e-3),
+    _Config("convnext", 16, 2, images=6_000, augmentation=1.0, steps=1600, lr=4e-3),
+    _Config("convnext", 16, 1, images=6_000, steps=1600, lr=4e-3),
     _Config("vit", 64, 4),
     _Config("vit", 64, 2, augmentation=0.0, steps=700),
-    _Config("vit", 32, 4, steps=700),
-    _Config("vit", 64, 2, images=6_000, augmentation=1.0, steps=600),
+    _Config("vit", 32, 4, steps=1600),
+    _Config("vit", 64, 2, images=6_000, augmentation=1.0, steps=1600),
 )
-ROBUST = replace(SWEEP[1], epsilon=4 / 255)  # its like in the sweep is SWEEP[1]
+ROBUST = replace(SWEEP[1], epsilon=4 / 255, steps=1800)  # its like in the sweep is SWEEP[1]
 TWINS = (replace(SWEEP[1], seed=1), replace(SWEEP[8], seed=1))
 RECIPES = (*SWEEP, ROBUST, *TWINS)
 
