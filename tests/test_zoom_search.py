@@ -5,20 +5,16 @@ from pytorch_msssim import ssim
 
 from visiondx.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.directions import Directions
 from visiondx.zoom.search import SearchSettings, gradient_step, search
-from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, cells, prompt
-
-
-def along(generator, *channels) -> Directions:
-    """Exact directions: attribute c moves channel c by its deviation."""
-    delta_s = torch.zeros(len(channels), generator.num_styles)
-    for row, channel in enumerate(channels):
-        delta_s[row, channel] = generator.style_std[channel]
-    names = tuple(prompt(c) for c in channels)
-    return Directions(
-        names, NEUTRAL, delta_s, torch.zeros(len(names), 17), (0.1,) * len(names), "two"
-    )
+from zoom_standins import (
+    NEUTRAL,
+    GridClassifier,
+    GridEncoder,
+    GridGenerator,
+    along,
+    cells,
+    prompt,
+)
 
 
 def run(weights, channels=(0, 3, 11), images=5, consistency=None, seed=0, **settings):

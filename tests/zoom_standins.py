@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visiondx.zoom.directions import Directions
+
 CELLS, PATCH = 16, 4
 SIDE = 4 * PATCH
 NEUTRAL = "a grid"
@@ -56,6 +58,17 @@ class GridGenerator(nn.Module):
     def sample_styles(self, n: int, seed: int, truncation: float = 1.0) -> Tensor:
         noise = torch.randn(n, CELLS, generator=torch.Generator().manual_seed(seed))
         return self.style_mean + truncation * self.style_std * noise
+
+
+def along(generator, *channels) -> Directions:
+    """Exact directions: attribute c moves channel c by its deviation."""
+    delta_s = torch.zeros(len(channels), generator.num_styles)
+    for row, channel in enumerate(channels):
+        delta_s[row, channel] = generator.style_std[channel]
+    names = tuple(prompt(c) for c in channels)
+    return Directions(
+        names, NEUTRAL, delta_s, torch.zeros(len(names), 17), (0.1,) * len(names), "two"
+    )
 
 
 class GridEncoder(nn.Module):

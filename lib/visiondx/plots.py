@@ -247,3 +247,31 @@ def intervals(
             axis.legend(fontsize=8)
         sns.despine(figure, left=True)
     return _finish(figure)
+
+
+def curves(
+    frames: dict[str, pd.DataFrame],
+    x: str,
+    y: str,
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+) -> Figure:
+    """A share over a number, such as the flip rate over steps; a line a frame.
+
+    Args:
+        frames: name of a line -> columns ``x``, ``y`` and, the interval shown as a band, ``low``
+            and ``high``.
+    """
+    with _style():
+        figure, axis = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
+        for name, frame in frames.items():
+            (line,) = axis.plot(frame[x], frame[y], label=_text(name))
+            axis.fill_between(
+                frame[x], frame["low"], frame["high"], color=line.get_color(), alpha=0.2, lw=0
+            )
+        axis.set(title=_text(title), xlabel=xlabel or x, ylabel=ylabel or y, ylim=(0, 1.02))
+        if len(frames) > 1:
+            axis.legend(fontsize=8)
+        sns.despine(figure)
+    return _finish(figure)

@@ -1,6 +1,8 @@
-"""ZOOM: Zero-shot Model Diagnosis (Luo, Wang et al., CVPR 2023), single attributes.
+"""ZOOM: Zero-shot Model Diagnosis (Luo, Wang et al., CVPR 2023).
 
-words -> `directions.directions` (Eqs. 1, 2; with M from `relevance.relevance`) -> `search.search`
-(Eqs. 3-10) -> `sensitivity.Sensitivity` (Eq. 11). `truth` and `edits` say how good that is;
-`diagnose.diagnose` is all of it.
+words -> `directions.directions` (Eqs. 1, 2; with M from `relevance.relevance`), or at once
+`gradient.gradient_directions` -> `search.search` (Eqs. 3-10; one attribute at a time) ->
+`sensitivity.Sensitivity` (Eq. 11), or `multi.multi_search` (section 4.4; all together) -> flip
+rates, of which `kept` says what they are worth. `truth` and `edits` say how good that is;
+`diagnose.diagnose` is the diagnosis by single attributes.
 """

@@ -128,8 +128,20 @@ def largest_threshold(
     Raises:
         InputError: an attribute has fewer than ``channels`` relevant channels.
     """
-    strength = _strength(delta_t.to(M) @ M.T, sided)
+    return threshold_for(delta_t.to(M) @ M.T, channels, sided)
+
+
+def threshold_for(relevance: Tensor, channels: int = 1, sided: str = "two") -> list[float]:
+    """``largest_threshold`` of channels whose relevance (N, c_S) is known, be it M·Δt or another.
+
+    Raises:
+        InputError: an attribute has fewer than ``channels`` relevant channels.
+    """
+    strength = _strength(relevance, sided)
     possible = int((strength > 0).sum(1).min())
+    if not possible:
+        row = int((strength > 0).sum(1).argmin())
+        raise InputError(f"No style channel is relevant to attribute {row}: choose other words.")
     if not 1 <= channels <= possible:
         raise InputError(
             f"channels must be from 1 to {possible}, the relevant ones, got {channels}."
@@ -161,16 +173,34 @@ def directions(
         InputError: unusable prompts, or a λ that leaves an attribute no channel (it names the
             largest λ that works).
     """
-    if sided not in SIDES:
-        raise InputError(f"sided must be one of {', '.join(SIDES)}, got {sided!r}.")
+    check_sided(sided)
     delta_t = text_directions(encoder, attributes, neutral, templates)
+    return from_relevance(
+        delta_t.to(M) @ M.T, attributes, neutral, delta_t, style_std, threshold, sided
+    )
+
+
+def from_relevance(
+    relevance: Tensor,
+    attributes: Sequence[str],
+    neutral: str,
+    delta_t: Tensor,
+    style_std: Tensor,
+    threshold: float | Sequence[float],
+    sided: str = "two",
+) -> Directions:
+    """Directions of attributes whose channels' relevance (N, c_S) is known: what follows M·Δt.
+
+    Raises:
+        InputError: another number of λ than of attributes, or one that leaves no channel.
+    """
+    check_sided(sided)
     single = isinstance(threshold, (int, float))
     lambdas = [float(v) for v in ([threshold] * len(attributes) if single else threshold)]
     if len(lambdas) != len(attributes):
         raise InputError(
             f"{len(attributes)} attributes need as many thresholds, got {len(lambdas)}."
         )
-    relevance = delta_t.to(M) @ M.T  # M·Δt, (N, c_S)
     rows = [
         _threshold(row, value, sided, name)
         for row, value, name in zip(relevance, lambdas, attributes, strict=True)
@@ -178,11 +208,17 @@ def directions(
     return Directions(
         attributes=tuple(attributes),
         neutral=neutral,
-        delta_s=F.normalize(torch.stack(rows), dim=1) * style_std.to(M),
+        delta_s=F.normalize(torch.stack(rows), dim=1) * style_std.to(relevance),
         delta_t=delta_t,
         threshold=tuple(lambdas),
         sided=sided,
     )
+
+
+def check_sided(sided: str) -> None:
+    """Raise InputError unless it is "two" or "one"."""
+    if sided not in SIDES:
+        raise InputError(f"sided must be one of {', '.join(SIDES)}, got {sided!r}.")
 
 
 def _strength(relevance: Tensor, sided: str) -> Tensor:
