@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from standins import NAMES, ToyWorld
@@ -11,16 +12,17 @@ from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import Tokenizer
 from visiondx.training.augment import augment
 from visiondx.training.encoder import (
+    Cycle,
     EncoderConfig,
     PromptBank,
     attribute_loss,
     contrastive_loss,
     embed_tokens,
-    evaluate_encoder,
     learning_rate,
     train_encoder,
     train_tokenizer,
 )
+from visiondx.training.encoder_scores import evaluate_encoder
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 
@@ -77,16 +79,39 @@ def test_attribute_loss_by_hand() -> None:
     assert wrong.item() == pytest.approx(0.625 * math.log1p(math.exp(3)), rel=1e-5)
 
 
-def test_the_learning_rate_falls_and_rises_once_more() -> None:
-    config = EncoderConfig(steps=300, restart=100, warmup=10, again=0.5)
+def test_the_learning_rate_falls_and_rises_in_each_cycle() -> None:
+    cycles = (Cycle(), Cycle(100, 0.5), Cycle(300, 0.2))
+    config = EncoderConfig(steps=400, cycles=cycles, warmup=10)
     assert learning_rate(config, 9) == 1  # the warm-up's end
     assert learning_rate(config, 55) == pytest.approx(0.5)  # half of the first cosine
     assert learning_rate(config, 99) < 1e-3
     assert learning_rate(config, 100) == pytest.approx(0.5 / 10)
     assert learning_rate(config, 109) == pytest.approx(0.5)
     assert learning_rate(config, 299) < 1e-3
-    short = replace(config, steps=50)  # ends before the restart: one cosine
+    assert learning_rate(config, 309) == pytest.approx(0.2)
+    short = replace(config, steps=50)  # ends before the second cycle: one cosine
     assert learning_rate(short, 30) == pytest.approx(0.5)
+
+
+def test_a_frozen_cycle_leaves_the_running_statistics_alone(tokenizer, tmp_path) -> None:
+    config = replace(CONFIG, steps=4, cycles=(Cycle(), Cycle(2, frozen=True)), warmup=1)
+    kept = {}
+
+    def stop(steps: int) -> dict[str, torch.Tensor]:
+        part = tmp_path / str(steps)
+        now = replace(config, steps=steps)
+        train_encoder([WORLD], now, part, tokenizer=tokenizer)
+        stored = load_file(part / "checkpoint.safetensors")
+        kept[steps] = {k: v for k, v in stored.items() if k.startswith("module.clip.")}
+        return kept[steps]
+
+    before, after = stop(2), stop(4)
+    statistics = [k for k in before if "running_" in k]
+    assert statistics
+    for key in statistics:
+        torch.testing.assert_close(after[key], before[key], rtol=0, atol=0)
+    weight = next(k for k in before if k.endswith("stem.0.weight"))
+    assert not torch.equal(after[weight], before[weight])
 
 
 def test_leaving_out_padding_changes_nothing(tokenizer: Tokenizer) -> None:

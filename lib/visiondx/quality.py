@@ -20,7 +20,7 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.files import data_dir
 from visiondx.stats import Estimate, bootstrap
-from visiondx.training.encoder import attribute_scores
+from visiondx.training.encoder_scores import attribute_scores
 
 BY_EYE_IMAGES = 104  # generated images that were labelled by eye
 
@@ -136,7 +136,7 @@ def zero_shot(
     """The encoder's scores of fresh renders of each seed, as `auroc` takes them.
 
     Args:
-        settings: phrasings, heldout, see `training.encoder.attribute_scores`.
+        settings: phrasings, heldout, see `training.encoder_scores.attribute_scores`.
 
     Returns:
         attribute -> rows (N, 1 + phrasings); the seed of each row (N,).

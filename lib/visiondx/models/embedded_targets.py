@@ -9,6 +9,7 @@ from torch import nn
 from visiondx.errors import InputError
 from visiondx.models import zoo
 from visiondx.models.classifier import build_classifier
+from visiondx.models.planted_targets import FILE, load_planted
 from visiondx.models.scene_classifier import build_scene_classifier
 
 if TYPE_CHECKING:
@@ -48,9 +49,13 @@ def embedded() -> list[str]:
 def load_embedded(name: str) -> tuple[nn.Module, dict]:
     """An embedded target's module, in eval mode, and its card.
 
+    A name with @, such as "young-biased-bangs@1", is one of ``models.planted_targets``.
+
     Raises:
         InputError: no embedded target of that name, or its file is missing or altered.
     """
+    if "@" in name:
+        return load_planted(name)
     if name not in embedded():
         raise InputError(
             f"No embedded target {name!r}: choose from {', '.join(embedded()) or 'none'}, or name "
@@ -64,3 +69,8 @@ def load_embedded(name: str) -> tuple[nn.Module, dict]:
         module = build_classifier(card["width"])
     module.load_state_dict(tensors)
     return module.eval(), card
+
+
+def fingerprint(name: str) -> str:
+    """sha256 of the file that holds an embedded target."""
+    return zoo.manifest()[FILE if "@" in name else EMBEDDED + name]["sha256"]

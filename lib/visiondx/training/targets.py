@@ -6,6 +6,8 @@ A planted bias is the paper's (ZOOM, section 4.3.1): 10,000 images (1, 1), 10,00
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from visiondx.models.classifier import build_classifier
 from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
 from visiondx.training.memory import keep_memory
+from visiondx.training.pool import Pool
 from visiondx.worlds.base import Attributes
 
 
@@ -43,10 +46,7 @@ class TargetConfig:
 
 def target_attributes(world: object, config: TargetConfig, seed: int) -> Attributes:
     """Attribute rows of the training set: balanced on the label, or with the planted pair."""
-    for name in (config.label, config.planted):
-        if name is not None and name not in world.binary:
-            known = ", ".join(world.binary)
-            raise InputError(f"Unknown attribute {name!r}: choose from {known}.")
+    _check_names(world, (config.label, config.planted))
     if config.planted is None:
         half = config.aligned
         on = torch.arange(2 * half) < half
@@ -59,22 +59,62 @@ def target_attributes(world: object, config: TargetConfig, seed: int) -> Attribu
     return world.sample(len(pair), seed, given=given)
 
 
+def target_rows(pool: Pool, config: TargetConfig, seed: int) -> Tensor:
+    """The same from renders that are there already: rows of the pool, each once.
+
+    All four counts shrink alike where the pool has fewer images of a kind than the config asks for.
+
+    Raises:
+        InputError: an unknown attribute, or a pool without images of one of the kinds.
+    """
+    pair = [name for name in (config.label, config.planted) if name is not None]
+    _check_names(pool.world, pair)
+    values = pool.labels[:, [pool.world.binary.index(name) for name in pair]]
+    kinds = [(1,), (0,)] if len(pair) == 1 else [(1, 1), (0, 0), (1, 0), (0, 1)]
+    wanted = [config.aligned, config.aligned, config.conflicting, config.conflicting]
+    source = torch.Generator().manual_seed(seed)
+    found = []
+    for kind in kinds:
+        rows = (values == torch.tensor(kind).bool()).all(1).nonzero()[:, 0]
+        found.append(rows[torch.randperm(len(rows), generator=source)])
+    share = min(1.0, *(len(rows) / n for rows, n in zip(found, wanted, strict=False)))
+    if not share:
+        raise InputError(f"The pool lacks images of a kind of {config.name}: make it larger.")
+    return torch.cat([rows[: math.ceil(share * n)] for rows, n in zip(found, wanted, strict=False)])
+
+
+def _check_names(world: object, names: Sequence[str | None]) -> None:
+    for name in names:
+        if name is not None and name not in world.binary:
+            known = ", ".join(world.binary)
+            raise InputError(f"Unknown attribute {name!r}: choose from {known}.")
+
+
 def train_target(
     world: object,
     config: TargetConfig,
     directory: str | Path,
     *,
+    pool: Pool | None = None,
     seed: int = 0,
     device: str = "cpu",
     time_limit: float | None = None,
 ) -> nn.Module | None:
-    """Train one target on renders made on demand (Adam, as in the paper), or go on.
+    """Train one target (Adam, as in the paper), or go on.
+
+    Args:
+        pool: renders of the world to learn from; None has them made on demand.
 
     Returns the module in eval mode, or None when `time_limit` (seconds) ran out.
     """
     keep_memory()
-    attributes = target_attributes(world, config, seed)
-    labels = world.labels(attributes)[:, world.binary.index(config.label)].float()
+    column = world.binary.index(config.label)
+    if pool is None:
+        attributes = target_attributes(world, config, seed)
+        labels = world.labels(attributes)[:, column].float()
+    else:
+        kept = target_rows(pool, config, seed)
+        labels = pool.labels[kept, column].float()
     torch.manual_seed(seed)
     net = build_classifier(config.width).to(device)
     adam = torch.optim.Adam(net.parameters(), lr=config.lr)
@@ -83,10 +123,10 @@ def train_target(
     def step(i: int) -> dict[str, float]:
         set_learning_rate(adam, config.lr * cosine(i, config.steps, warmup=20))
         source = torch.Generator().manual_seed(step_seed(seed, i))
-        rows = torch.randint(len(attributes), (config.batch,), generator=source)
+        rows = torch.randint(len(labels), (config.batch,), generator=source)
         with torch.no_grad():
-            images = world.render(attributes[rows])
-            images = augment(images.to(device), source, config.augmentation)
+            made = pool.render(kept[rows]) if pool else world.render(attributes[rows])
+            images = augment(made.to(device), source, config.augmentation)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16):
             logits = net(images)[:, 0]

@@ -12,20 +12,13 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.stats import Estimate
-from visiondx.zoom.directions import (
-    Directions,
-    check_prompts,
-    directions,
-    largest_threshold,
-    text_directions,
-)
-from visiondx.zoom.relevance import relevance
+from visiondx.zoom.directions import Directions, check_prompts, text_directions
+from visiondx.zoom.estimate import check_estimator, edit_directions
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.search import Consistency, SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.truth import named, spearman, true_sensitivity
 
-CHANNELS = 20  # style channels an attribute edits, where no λ is given
 CHECKED = 4  # images that the target is tried on first
 
 
@@ -107,6 +100,7 @@ def check(
     consistency: Sequence[str] | None = None,
     images: int = 32,
     seed: int = 100,
+    directions: str = "relevance",
     templates: Sequence[str] | None = None,
     truncation: float = 1.0,
 ) -> None:
@@ -123,6 +117,7 @@ def check(
             "labels: wrap the logit of one label in a binary Target."
         )
     check_prompts(attributes, neutral)
+    check_estimator(directions)
     if images < 2:
         raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
     text_directions(encoder, attributes, neutral, templates)
@@ -143,6 +138,7 @@ def diagnose(
     images: int = 32,
     seed: int = 100,
     settings: SearchSettings | None = None,
+    directions: str = "relevance",
     threshold: float | Sequence[float] | None = None,
     sided: str = "two",
     templates: Sequence[str] | None = None,
@@ -159,6 +155,7 @@ def diagnose(
         consistency: (present, absent) prompts of the target's own attribute, which the search
             then holds fixed (Eq. 8).
         images: how many generated images are searched. seed: of these images.
+        directions: "relevance" (M, the paper's) or "gradient", see ``edit_directions``.
         threshold: λ of Eq. 2; None gives each attribute its 20 most relevant style channels.
         M: the relevance matrix; None takes the shipped one or computes it (minutes).
         world: with it, the true sensitivities of the prompts that it knows are measured too.
@@ -178,15 +175,20 @@ def diagnose(
         consistency=consistency,
         images=images,
         seed=seed,
+        directions=directions,
         templates=templates,
         truncation=truncation,
     )
-    M = relevance(generator, encoder) if M is None else M
-    if threshold is None:
-        delta_t = text_directions(encoder, attributes, neutral, templates)
-        threshold = largest_threshold(M, delta_t, CHANNELS, sided)
-    found = directions(
-        M, encoder, attributes, neutral, generator.style_std, threshold, sided, templates
+    found = edit_directions(
+        generator,
+        encoder,
+        attributes,
+        neutral,
+        directions,
+        threshold=threshold,
+        sided=sided,
+        templates=templates,
+        M=M,
     )
     styles = generator.sample_styles(images, seed, truncation)
     result = search(generator, target, encoder, found, styles, settings, consistency, seed)

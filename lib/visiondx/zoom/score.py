@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from visiondx.files import atomic_write
-from visiondx.models import zoo
-from visiondx.models.target import EMBEDDED, Target
+from visiondx.models.embedded_targets import fingerprint
+from visiondx.models.target import Target
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.search import SearchSettings
@@ -67,8 +67,9 @@ def run_case(
     attributes: Sequence[str],
     generator,
     encoder,
-    M: torch.Tensor,
+    M: torch.Tensor | None = None,
     *,
+    directions: str = "relevance",
     seeds: Sequence[int],
     images: int,
     settings: SearchSettings,
@@ -83,6 +84,7 @@ def run_case(
     Args:
         world: the one that the target was trained on, and the generator on its renders.
         attributes: the world's names; they are asked for in the world's plain prompts.
+        M, directions: see ``diagnose``.
         images: of each seed. truth_images: rendered scenes for the truth, of the first seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
@@ -94,7 +96,7 @@ def run_case(
     label, planted = target.config["label"], target.config["planted"]
     asked = [label] * (planted is None) + [a for a in attributes if a != label]
     prompts = [world.prompt(a) for a in asked]
-    weights = zoo.manifest()[EMBEDDED + name]["sha256"]
+    weights = fingerprint(name)
     truth = true_sensitivity(world, target, asked, truth_images, seeds[0])
     parts = []
     for seed in seeds:
@@ -110,11 +112,12 @@ def run_case(
                 images=images,
                 seed=seed,
                 settings=settings,
+                directions=directions,
                 M=M,
             )
             return found.sensitivity.renamed(asked)
 
-        key = [weights, prompts, images, seed, asdict(settings)]
+        key = [weights, prompts, images, seed, asdict(settings), directions]
         key += [generator.fingerprint, encoder.fingerprint]
         parts.append(_kept(folder, json.dumps(key), measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label)

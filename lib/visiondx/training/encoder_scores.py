@@ -1,0 +1,62 @@
+"""How well an encoder names what renders show, zero-shot, in phrasings it may never have seen."""
+
+import math
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from visiondx.models.encoder import Encoder
+from visiondx.training.loop import step_seed
+
+
+@torch.no_grad()
+def attribute_scores(
+    encoder: Encoder,
+    world: object,
+    n: int,
+    seed: int,
+    *,
+    phrasings: int = 4,
+    heldout: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """What the encoder says about n renders, zero-shot.
+
+    Returns:
+        scores (phrasings, n, A): sim(I, "... with a") - sim(I, neutral); labels (n, A).
+    """
+    attributes = world.sample(n, seed)
+    device = encoder.mean.device
+    images = torch.cat(
+        [
+            encoder.embed_images(world.render(attributes[i : i + 64]).to(device)).cpu()
+            for i in range(0, n, 64)
+        ]
+    )
+    ask = [
+        world.prompt(name, True, seed=step_seed(seed, s), heldout=heldout)
+        for s in range(phrasings)
+        for name in world.binary
+    ]
+    texts = encoder.embed_texts([*ask, world.neutral()]).cpu()
+    difference = (texts[:-1] - texts[-1]).view(phrasings, len(world.binary), -1)
+    return images @ difference.transpose(1, 2), world.labels(attributes)
+
+
+def evaluate_encoder(
+    encoder: Encoder, world: object, n: int = 1000, seed: int = 0, **settings: object
+) -> dict[str, float]:
+    """AUROC of each attribute, mean over the phrasings; NaN where all renders agree.
+
+    `settings` are those of `attribute_scores`.
+    """
+    scores, labels = attribute_scores(encoder, world, n, seed, **settings)
+    result = {}
+    for column, name in enumerate(world.binary):
+        truth = labels[:, column]
+        if truth.all() or not truth.any():
+            result[name] = math.nan
+            continue
+        areas = [roc_auc_score(truth.numpy(), s[:, column].numpy()) for s in scores]
+        result[name] = sum(areas) / len(areas)
+    return result
