@@ -45,8 +45,13 @@ class Cycle:
 class EncoderConfig:
     """Settings of a training; the defaults take about an hour on one CPU core."""
 
-    steps: int = 11500  # the worlds take turns
-    cycles: tuple[Cycle, ...] = (Cycle(), Cycle(4500, 0.6), Cycle(8500, 0.5, frozen=True))
+    steps: int = 12700  # the worlds take turns
+    cycles: tuple[Cycle, ...] = (
+        Cycle(),
+        Cycle(4500, 0.6),
+        Cycle(8500, 0.5, frozen=True),
+        Cycle(11500, 0.25, frozen=True),
+    )
     batch: int = 64
     lr: float = 1.5e-3
     warmup: int = 100

@@ -1,0 +1,166 @@
+"""Planted biases of several training seeds, scored together: is what is truly first found first?
+
+A case here is one classifier, "young-biased-bangs@1"; what stands before the @ is its pair. Each
+classifier is a diagnosis of its own, against its own truth; intervals resample the classifiers of
+each pair (their training seeds), then the images of each classifier.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+
+from visiondx.errors import InputError
+from visiondx.stats import Estimate
+from visiondx.zoom.score import MATTERS, Case
+from visiondx.zoom.sensitivity import Sensitivity
+
+DRAWS = 1000
+
+
+def pair_of(name: str) -> str:
+    """ "young-biased-bangs" of "young-biased-bangs@1"."""
+    return name.partition("@")[0]
+
+
+def found_first(measured: Sensitivity, truth: Sensitivity) -> bool:
+    """Whether the truly most influential attribute is measured as the most influential."""
+    return measured.place(truth.rank[0]) == 1
+
+
+def pool_pair(cases: Sequence[Case]) -> Case:
+    """The classifiers of one pair as one: their images, and their truths' images, together.
+
+    Raises:
+        InputError: classifiers of several pairs, or of other attributes.
+    """
+    first = cases[0]
+    attributes = {case.truth.attributes for case in cases}
+    if len({pair_of(case.name) for case in cases}) > 1 or len(attributes) > 1:
+        raise InputError(
+            f"Only classifiers of one pair pool, got {', '.join(case.name for case in cases)}."
+        )
+    truth = [case.truth for case in cases]
+    together = Sensitivity(
+        first.truth.attributes,
+        torch.cat([part.change for part in truth]),
+        torch.cat([part.flipped for part in truth]),
+        "intervention",
+    )
+    measured = tuple(part for case in cases for part in case.measured)
+    return Case(pair_of(first.name), measured, together, first.planted, first.label)
+
+
+def score_planted(
+    cases: Sequence[Case], matters: float = MATTERS, seed: int = 0
+) -> dict[str, Estimate | float]:
+    """Flat, for ``runs.record``.
+
+    Args:
+        cases: biased ones and controls, of any number of pairs and training seeds.
+
+    Returns:
+        ``planted.top1``, share of the classifiers whose truly first attribute is measured first;
+        ``planted.apart``, the same with its interval above every other's;
+        ``planted.truth_spearman``, mean rank correlation of h with the truth;
+        ``planted.planted_first``, how often the planted attribute is measured first;
+        ``controls.false_alarms``, how many controls; each pair's own under longer names.
+
+    Raises:
+        InputError: no biased case, or truths that ask about other attributes than was measured.
+    """
+    biased = [case for case in cases if case.planted]
+    if not biased:
+        raise InputError("None of these classifiers has a planted bias: add some.")
+    rng = np.random.default_rng(seed)
+    points, drawn = {}, {}
+    for case in biased:
+        points[case.name], drawn[case.name] = _figures(case, rng)
+    pairs = list(dict.fromkeys(pair_of(case.name) for case in biased))
+    members = {pair: [c.name for c in biased if pair_of(c.name) == pair] for pair in pairs}
+    found: dict[str, Estimate | float] = {}
+    for key in ("top1", "apart", "truth_spearman", "planted_first"):
+        found[f"planted.{key}"] = _pooled(key, members, points, drawn, rng)
+        for pair in pairs:
+            own = {pair: members[pair]}
+            found[f"planted.{key}.{pair}"] = _pooled(key, own, points, drawn, rng)
+    controls = [case for case in cases if not case.planted]
+    alarms = [case for case in controls if case.false_alarm(case.pooled, matters)]
+    hidden = [case for case in controls if case.false_alarm(case.unlabelled, matters)]
+    found["controls.number"] = len(controls)
+    found["controls.false_alarms"] = len(alarms)
+    found["controls.unlabelled_alarms"] = len(hidden)
+    return found
+
+
+def planted_frame(cases: Sequence[Case]) -> pd.DataFrame:
+    """One row a biased classifier: what is true, what was found, and by how much it was missed."""
+    rows = []
+    for case in cases:
+        if not case.planted:
+            continue
+        first, truth = case.truth.rank[0], case.truth
+        h = case.pooled.raw
+        column = truth.attributes.index(first)
+        rows.append(
+            {
+                "classifier": case.name,
+                "planted": case.planted,
+                "truly first": first,
+                "true h": truth.raw.max(),
+                "found first": case.pooled.rank[0],
+                "h": h.max(),
+                "top1": found_first(case.pooled, truth),
+                "apart": found_first(case.pooled, truth) and case.pooled.apart,
+                # below 0: something else was measured as stronger
+                "margin": h[column] - np.delete(h, column).max(),
+                "images": len(case.pooled.change),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _figures(case: Case, rng: np.random.Generator) -> tuple[dict, dict]:
+    """The four figures of a classifier, and what they are in draws of its images: (DRAWS,) each."""
+    measured, truth = case.pooled, case.truth
+    if measured.attributes != truth.attributes:
+        raise InputError(f"{case.name}: measured and true attributes differ, ask for the same.")
+    change = measured.change.double().numpy()
+    counts = rng.multinomial(len(change), np.full(len(change), 1 / len(change)), DRAWS)
+    h = np.vstack([change.mean(0), counts @ change / len(change)])  # what was measured comes first
+    figures = {
+        "top1": _first(h, truth.attributes.index(truth.rank[0])),
+        "planted_first": _first(h, truth.attributes.index(case.planted)),
+        "truth_spearman": _spearman(h, truth.raw),
+    }
+    apart = float(found_first(measured, truth) and measured.apart)
+    figures["apart"] = np.full(DRAWS + 1, apart)  # an interval of intervals is not resampled
+    return {k: v[0] for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}
+
+
+def _first(h: np.ndarray, column: int) -> np.ndarray:
+    """(R,): 1 where this column of h (R, N) lies above all others."""
+    return (h[:, column] > np.delete(h, column, 1).max(1)).astype(float)
+
+
+def _spearman(h: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Rank correlation of each row of h (R, N) with the truth (N,); 0 where a side is constant."""
+    a, b = (x - x.mean(-1, keepdims=True) for x in (rankdata(h, axis=1), rankdata(truth)))
+    scale = np.sqrt((a**2).sum(1) * (b**2).sum())
+    return a @ b / np.where(scale > 0, scale, 1)
+
+
+def _pooled(
+    key: str, members: dict[str, list[str]], points: dict, drawn: dict, rng: np.random.Generator
+) -> Estimate:
+    """Mean over pairs of the mean over their classifiers; see the head of this file."""
+    value = np.mean([np.mean([points[name][key] for name in own]) for own in members.values()])
+    draws = []
+    for own in members.values():
+        table = np.stack([drawn[name][key] for name in own])  # (classifiers, DRAWS)
+        chosen = rng.integers(len(own), size=table.shape)
+        draws.append(np.take_along_axis(table, chosen, 0).mean(0))
+    low, high = np.quantile(np.mean(draws, 0), [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high), sum(map(len, members.values())))

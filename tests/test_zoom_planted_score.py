@@ -1,0 +1,99 @@
+"""Scores of planted biases over pairs and training seeds, by hand."""
+
+import pytest
+import torch
+
+from visiondx.errors import InputError
+from visiondx.zoom.planted_score import found_first, planted_frame, pool_pair, score_planted
+from visiondx.zoom.score import Case
+from visiondx.zoom.sensitivity import Sensitivity
+
+NAMES = ("hat", "beard", "smile", "bangs")
+
+
+def sensitivity(h, images=20, noise=0.0, seed=0):
+    spread = torch.randn(images, len(h), generator=torch.Generator().manual_seed(seed))
+    change = torch.tensor(h) + noise * (spread - spread.mean(0))
+    return Sensitivity(NAMES, change, change > 0.5, "search")
+
+
+def case(name, h, truth, planted="hat", noise=0.0):
+    return Case(name, (sensitivity(h, noise=noise),), sensitivity(truth), planted)
+
+
+SURE = (0.9, 0.3, 0.2, 0.1)
+
+
+def test_all_found():
+    cases = [case(f"a-biased-hat@{seed}", SURE, SURE, noise=0.01) for seed in range(3)]
+    found = score_planted(cases)
+    for key in ("top1", "apart", "truth_spearman", "planted_first"):
+        estimate = found[f"planted.{key}"]
+        assert (estimate.value, estimate.low, estimate.high, estimate.n) == (1, 1, 1, 3), key
+    assert found["controls.false_alarms"] == found["controls.number"] == 0
+
+
+def test_the_truth_counts_and_not_the_intention():
+    # planted is the hat, but the beard is what the classifier hangs on, and it is found
+    truth = (0.3, 0.9, 0.2, 0.1)
+    found = score_planted([case("a-biased-hat@0", truth, truth)])
+    assert found["planted.top1"].value == 1
+    assert found["planted.planted_first"].value == 0
+
+
+def test_a_pair_counts_once_however_many_classifiers_it_has():
+    missed = (0.2, 0.3, 0.9, 0.1)
+    cases = [case(f"a-biased-hat@{seed}", SURE, SURE) for seed in range(3)]
+    cases += [case("b-biased-hat@0", missed, SURE)]
+    found = score_planted(cases)
+    assert found["planted.top1"].value == pytest.approx(0.5)
+    assert found["planted.top1.a-biased-hat"].value == 1
+    assert found["planted.top1.b-biased-hat"].value == 0
+    # ranks 3 1 0 2 against 3 2 1 0 of missed against the truth: rho = 1 - 6 (4+1+... ) / 60
+    ranks, true = (1, 2, 3, 0), (3, 2, 1, 0)
+    rho = 1 - 6 * sum((a - b) ** 2 for a, b in zip(ranks, true, strict=True)) / 60
+    assert found["planted.truth_spearman.b-biased-hat"].value == pytest.approx(rho)
+
+
+def test_intervals_resample_the_training_seeds_of_a_pair():
+    missed = (0.2, 0.3, 0.9, 0.1)
+    found = score_planted(
+        [case("a-biased-hat@0", SURE, SURE), case("a-biased-hat@1", missed, SURE)]
+    )
+    estimate = found["planted.top1"]
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0, 1)
+
+
+def test_intervals_resample_the_images():
+    close = (0.5, 0.45, 0.2, 0.1)
+    wide = score_planted([case("a-biased-hat@0", close, SURE, noise=0.2)])["planted.top1"]
+    assert (wide.value, wide.low, wide.high) == (1, 0, 1)
+    frame = planted_frame([case("a-biased-hat@0", close, SURE, noise=0.2)])
+    assert frame["top1"].tolist() == [True]
+    assert frame["apart"].tolist() == [False]
+    assert frame["margin"].item() == pytest.approx(0.05, abs=1e-5)
+
+
+def test_the_classifiers_of_a_pair_pool():
+    other = (0.1, 0.5, 0.2, 0.1)
+    pair = pool_pair([case("a-biased-hat@0", SURE, SURE), case("a-biased-hat@1", other, other)])
+    assert (pair.name, pair.planted, len(pair.pooled.change)) == ("a-biased-hat", "hat", 40)
+    torch.testing.assert_close(
+        torch.tensor(pair.pooled.raw).float(), (torch.tensor(SURE) + torch.tensor(other)) / 2
+    )
+    torch.testing.assert_close(torch.tensor(pair.truth.raw), torch.tensor(pair.pooled.raw))
+    with pytest.raises(InputError, match="Only classifiers of one pair pool, got a@0, b@0"):
+        pool_pair([case("a@0", SURE, SURE), case("b@0", SURE, SURE)])
+
+
+def test_a_tie_is_not_found():
+    assert not found_first(sensitivity((0.5, 0.5, 0.1, 0.1)), sensitivity(SURE))
+
+
+def test_controls_are_counted():
+    alarm = Case("a@0", (sensitivity(SURE),), sensitivity((0.01, 0.0, 0.0, 0.02)), None, "smile")
+    quiet = Case("a@1", (sensitivity((0.1,) * 4),), sensitivity((0.01,) * 4), None, "smile")
+    found = score_planted([case("a-biased-hat@0", SURE, SURE), alarm, quiet])
+    assert (found["controls.number"], found["controls.false_alarms"]) == (2, 1)
+    with pytest.raises(InputError, match="None of these classifiers has a planted bias"):
+        score_planted([alarm])
