@@ -11,6 +11,7 @@ from standins import ToyWorld
 from visiondx.errors import InputError
 from visiondx.files import data_dir
 from visiondx.models import zoo
+from visiondx.models.embedded_targets import fingerprint
 from visiondx.models.planted_targets import load_planted, planted_names, save_planted
 from visiondx.models.target import Target
 from visiondx.training.planted import SMALL, Planted, planted, train_planted
@@ -105,3 +106,10 @@ def test_without_the_file_there_are_no_names(tmp_path, monkeypatch):
 
 def test_the_list_lies_in_data():
     assert (data_dir() / "planted.yaml").is_file()
+
+
+def test_each_has_a_fingerprint_of_its_own():
+    first, second = (fingerprint(f"young-biased-bangs@{seed}") for seed in (0, 1))
+    assert first != second
+    assert first.split("/")[0] == second.split("/")[0] == zoo.manifest()["planted"]["sha256"]
+    assert fingerprint("young") == zoo.manifest()["target-young"]["sha256"]

@@ -11,6 +11,7 @@ from visiondx.models import zoo
 from visiondx.models.classifier import build_classifier
 from visiondx.models.planted_targets import FILE, load_planted
 from visiondx.models.scene_classifier import build_scene_classifier
+from visiondx.models.unet import build_keypoint_net, build_part_net
 
 if TYPE_CHECKING:
     from visiondx.models.target import Target
@@ -26,8 +27,9 @@ def save_target(
     Args:
         notebook, seed, quality: for the manifest, see ``zoo.save``.
         card: kept in ``target.config``. With ``family``, ``width`` and ``depth`` the module came
-            from ``build_scene_classifier``, with ``width`` alone from ``build_classifier``; beside
-            them facts for readers, such as ``label``, the world's attribute it was trained on, and
+            from ``build_scene_classifier``, with ``width`` alone from ``build_classifier``, or, for
+            keypoints and parts, from ``build_keypoint_net`` or ``build_part_net``; beside them
+            facts for readers, such as ``label``, the world's attribute it was trained on, and
             ``planted``, the attribute of its planted bias.
     """
     config = {
@@ -65,6 +67,10 @@ def load_embedded(name: str) -> tuple[nn.Module, dict]:
     if "family" in card:
         shape = (card["family"], card["width"], card["depth"])
         module = build_scene_classifier(*shape, len(card["labels"]))
+    elif card["task"] == "keypoints":
+        module = build_keypoint_net(len(card["labels"]), card["width"])
+    elif card["task"] == "segmentation":
+        module = build_part_net(len(card["labels"]), card["width"])
     else:
         module = build_classifier(card["width"])
     module.load_state_dict(tensors)
@@ -72,5 +78,7 @@ def load_embedded(name: str) -> tuple[nn.Module, dict]:
 
 
 def fingerprint(name: str) -> str:
-    """sha256 of the file that holds an embedded target."""
-    return zoo.manifest()[FILE if "@" in name else EMBEDDED + name]["sha256"]
+    """Of an embedded target: sha256 of the file that holds it, and which one in that file it is."""
+    if "@" in name:
+        return f"{zoo.manifest()[FILE]['sha256']}/{name}"
+    return zoo.manifest()[EMBEDDED + name]["sha256"]
