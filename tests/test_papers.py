@@ -19,7 +19,8 @@ def test_every_table_can_be_read_and_is_tidy():
     assert {"zoom_table1", "zoom_table2", "zoom_fig6"} <= set(tables)
     for name in tables:
         frame = published(name)
-        assert len(frame) and not frame.duplicated().any(), name
+        assert len(frame), name
+        assert not frame.duplicated().any(), name
         assert all(column == column.strip() for column in frame.columns), name
 
 

@@ -171,8 +171,10 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
         "attributes": ["a face with bangs", "a smiling face"],
         "images": 8,
     }
-    assert cli.main(["diagnose", "--target", "young", *words, "--name", "y1"]) == 0
+    how = ["--name", "y1", "--directions", "gradient"]
+    assert cli.main(["diagnose", "--target", "young", *words, *how]) == 0
     assert calls[1][2]["target"] == "young"
+    assert calls[1][2]["directions"] == "gradient"
     assert calls[1][3].name == "y1"
 
 

@@ -5,7 +5,7 @@ import torch
 from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
-from visiondx.zoom.edits import EditReport, Edits, _choose, evaluate, tune
+from visiondx.zoom.edits import EditReport, Edits, _choose, evaluate, success_change, tune
 from visiondx.zoom.relevance import relevance_matrix
 from visiondx.zoom.search import SearchSettings
 from zoom_standins import (
@@ -140,6 +140,28 @@ def test_an_edit_that_does_nothing_has_no_success():
     report = evaluate(idle, generator, GridJudges(), names, seeds=(100,), images=16)
     assert report.success_mean.value == 0
     assert report.success_min.value == 0
+
+
+def test_edits_along_gradients_are_tuned_and_compared_with_those_along_m():
+    _, generator, encoder, M = pieces()
+    styles = generator.sample_styles(32, seed=0)
+    arguments = (PROMPTS, NEUTRAL, styles, (1,), (0.5, 2.0, 6.0))
+    names = ["cell 0", "cell 3", "cell 11"]
+
+    def judged(edits):
+        return evaluate(edits, generator, GridJudges(), names, seeds=(100, 101), images=16)
+
+    along_m = tune(generator, encoder, M, *arguments)
+    along_gradients = tune(generator, encoder, None, *arguments, estimator="gradient")
+    assert torch.allclose(along_gradients.directions.delta_s, along_m.directions.delta_s, atol=1e-5)
+    alike = success_change(judged(along_gradients), judged(along_m))
+    assert (alike.value, alike.low, alike.high, alike.n) == (0, 0, 0, 32)
+    idle = judged(Edits(along_m.directions, torch.zeros(3), along_m.reached, along_m.others))
+    change = success_change(idle, judged(along_m))
+    assert change.value == pytest.approx(-judged(along_m).success_mean.value)
+    assert change.high < -0.8
+    with pytest.raises(InputError, match="same attributes, seeds and images"):
+        success_change(idle, evaluate(along_m, generator, GridJudges(), names, (100,), 16))
 
 
 def test_choice_prefers_what_works_then_what_leaves_others_alone_else_the_most_reached():

@@ -134,3 +134,20 @@ def test_indistinguishable_prompts_and_irrelevant_channels():
         hat(sided="three")
     with pytest.raises(InputError, match="zero or more"):
         hat(threshold=-1.0)
+
+
+def test_some_of_the_directions_in_another_order():
+    names = ["a face with a hat", "a face with bangs", "x a face y"]
+    every = directions(M, Words(), names, "a face", STD, threshold=[0.1, 0.2, 0.3])
+    some = every.of([names[2], names[0]])
+    assert some.attributes == (names[2], names[0])
+    assert some.threshold == (0.3, 0.1)
+    assert (some.neutral, some.sided, len(some)) == ("a face", "two", 2)
+    assert torch.equal(some.delta_s, every.delta_s[[2, 0]])
+    assert torch.equal(some.delta_t, every.delta_t[[2, 0]])
+    alone = directions(M, Words(), names[:1], "a face", STD, threshold=[0.1])
+    assert torch.equal(every.of(names[:1]).delta_s, alone.delta_s)
+    with pytest.raises(InputError, match=r"no direction of .'a scarf'"):
+        every.of(["a scarf"])
+    with pytest.raises(InputError, match="no attribute"):
+        every.of([])

@@ -4,31 +4,10 @@ from torch import nn
 
 from visiondx.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.kept import ALL, Flips, Realism, flips, judge_flips
+from visiondx.zoom.kept import ALL, Flips, Realism, clear, flips, judge_flips
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.search import SearchSettings, search
-from zoom_standins import GridClassifier, GridGenerator, GridWorld, along, cells, prompt
-
-
-class GridJudges(nn.Module):
-    """Two judges of cells 0 ("bright") and 3 ("dark"); the second one sees brightness later.
-
-    Between cell values of 0 and 0.1 they disagree.
-    """
-
-    binary = ("bright", "dark")
-
-    def column(self, name):
-        if name not in self.binary:
-            raise InputError(f"No judge reads {name!r}.")
-        return self.binary.index(name)
-
-    def read(self, images):
-        seen = cells(images)[:, [0, 3]]
-        return seen > 0, (seen > 0) != (seen > 0.1)
-
-    def features(self, images):
-        return torch.cat((torch.ones(len(images), 1), cells(images)), 1)
+from zoom_standins import GridClassifier, GridGenerator, GridJudges, GridWorld, along, prompt
 
 
 def picture(bright: float, others: float = -0.05) -> torch.Tensor:
@@ -98,6 +77,8 @@ def test_each_reason_not_to_keep_a_flip(realism):
     assert found.abstained[:, 0].tolist() == [False, False, True, False, False, True]
     assert found.real[:, 0].tolist() == [True, True, True, False, True, True]
     assert found.kept[:, 0].tolist() == [True, False, False, False, False, False]
+    reasons = ["kept", "label changed", "judges disagree", "unlike renders", "not flipped"]
+    assert found.why() == [*reasons, "judges disagree"]
     row = found.to_frame().iloc[0]
     assert (row.raw, row.kept, row.n) == (pytest.approx(5 / 6), pytest.approx(1 / 6), 6)
     assert row.label_changed == row.unreal == pytest.approx(1 / 6)
@@ -106,6 +87,17 @@ def test_each_reason_not_to_keep_a_flip(realism):
     other = judge(before, after, [0.3] * 6, p, realism, "dark")  # only the white image changed it
     assert other.same[:, 0].tolist() == [True, True, True, False, True, True]
     assert found.rates["kept"][ALL].n == 6
+
+
+def test_clear_images_can_be_read_and_are_real(realism):
+    images = torch.cat([picture(0.3), picture(-0.2), picture(0.05), picture(0.3, 0.5)])
+    assert clear(images, GridJudges(), "bright", realism).tolist() == [True, True, False, False]
+    assert clear(images, GridJudges(), "dark", realism).tolist() == [True, True, True, False]
+    found = judge([picture(0.05)], [picture(0.3)], [0.3], [0.6], realism)
+    assert found.raw.all()
+    assert not found.kept.any()  # what is not clear is never kept
+    with pytest.raises(InputError, match="No judge reads 'blue'"):
+        clear(images, GridJudges(), "blue", realism)
 
 
 def test_prediction_at_one_half_counts_as_present(realism):

@@ -186,6 +186,36 @@ def test_the_kept_step_is_the_farthest_flip_or_else_the_farthest_step():
     assert early.trajectory_w.shape == (4, 2, 2)
 
 
+def test_at_first_flip_keeps_the_mildest_edit_that_flips():
+    mild = planted(
+        [0.4, 0.9, 0.2], [[0.4, 0.6, 0.9, 0.7], [0.9, 0.8, 0.6, 0.7], [0.2, 0.1, 0.4, 0.5]]
+    )
+    first = mild.at_first_flip()
+    assert mild.step.tolist() == [2, 2, 3]
+    assert first.step.tolist() == [1, 2, 3]  # image 1 never flips: its farthest step stays
+    assert first.p.tolist() == pytest.approx([0.6, 0.6, 0.5])
+    assert first.w.tolist() == [[2, 3], [12, 13], [22, 23]]
+    assert torch.equal(first.flipped, mild.flipped)
+    assert torch.equal(first.first_flip, mild.first_flip)
+    assert first.flip_rate() == mild.flip_rate()
+    last = mild.at(torch.tensor([3, 0, 1]))
+    assert last.p.tolist() == pytest.approx([0.7, 0.9, 0.1])
+    assert last.w.tolist() == [[6, 7], [8, 9], [18, 19]]
+    assert last.flipped.tolist() == [True, False, False]
+    early = mild.upto(1)
+    assert early.at_first_flip().step.tolist() == early.step.tolist() == [1, 1, 1]
+
+
+def test_a_search_that_stops_at_flips_is_at_its_first_flip():
+    every, _, _ = run({0: 30.0, 3: -20.0}, images=12, update="sign", eta=0.4)
+    some, _, _ = run({0: 30.0, 3: -20.0}, images=12, update="sign", eta=0.4, stop_when="flipped")
+    assert some.flipped.any()
+    flipped, first = some.flipped, every.at_first_flip()
+    assert torch.equal(some.step[flipped], first.step[flipped])
+    assert torch.allclose(some.w[flipped], first.w[flipped], atol=1e-5)
+    assert not torch.equal(first.step, every.step)
+
+
 @pytest.mark.parametrize("update", ["gradient", "sign", "adam"])
 def test_images_that_leave_change_nothing_for_the_others(update):
     weights = {0: 30.0, 3: -20.0}
@@ -289,6 +319,10 @@ def test_result_as_tables_files_and_figures(tmp_path):
     (line,) = found.plot().axes[0].lines
     assert line.get_ydata().tolist() == found.rates()["flip_rate"].tolist()
     assert len(found.plot_pairs(pairs=4, columns=2).axes) == 8
+    some = found.plot_pairs(columns=2, which=[4, 1], words=list("abcdef")).axes
+    assert [axis.get_title() for axis in some] == ["", "e", "", "b"]
+    corners = [axis.texts[0].get_text() for axis in some]
+    assert corners[2:] == [f"{found.p_original[1]:.2f}", f"{found.p[1]:.2f}"]
 
 
 def test_input_is_checked():

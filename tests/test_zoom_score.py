@@ -8,7 +8,7 @@ from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.relevance import relevance_matrix
-from visiondx.zoom.score import Case, _kept, score, to_frame
+from visiondx.zoom.score import Case, kept_sensitivity, score, to_frame
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.sweep import sweep
@@ -74,13 +74,13 @@ def test_a_finished_seed_is_not_measured_again(tmp_path):
         calls.append(1)
         return of(0.1, 0.2, 0.3).renamed(("$", "<b>", "é"))
 
-    first, second = (_kept(tmp_path, "key", measure) for _ in range(2))
+    first, second = (kept_sensitivity(tmp_path, "key", measure) for _ in range(2))
     assert len(calls) == 1
     assert first.attributes == second.attributes == ("$", "<b>", "é")
     assert torch.equal(first.change, second.change)
     assert torch.equal(second.flipped, of(0.1, 0.2, 0.3).flipped)
-    _kept(tmp_path, json.dumps(["other"]), measure)
-    _kept(None, "key", measure)
+    kept_sensitivity(tmp_path, json.dumps(["other"]), measure)
+    kept_sensitivity(None, "key", measure)
     assert len(calls) == 3
 
 
@@ -109,6 +109,11 @@ def test_sweep_counts_channels_and_what_they_change():
     assert (one["gain"] > 0.5).all()
     assert (one["threshold"] > two["threshold"]).all()
     assert two["gain"].tolist() == pytest.approx(one["gain"].tolist(), rel=0.01)  # alone in a cell
+    again = sweep(
+        generator, encoder, None, [prompt(0), prompt(3)], NEUTRAL, styles, (1,), 2.0, ("two",),
+        estimator="gradient",
+    )  # fmt: skip
+    assert again["gain"].tolist() == pytest.approx(one["gain"].tolist(), rel=0.01)
     step = 2.0 * generator.style_std[[0, 3]] * 0.05
     assert one["judged_gain"].tolist() == pytest.approx(step.tolist(), abs=1e-5)
     assert one["judged_others"].tolist() == pytest.approx([0, 0], abs=1e-6)

@@ -119,6 +119,11 @@ def test_image_grid_and_strip():
         plots.image_grid(images, list("abcd"))
     with pytest.raises(InputError, match="row names"):
         plots.image_grid(images, columns=3, rows=["one"])
+    cornered = plots.image_grid(images, columns=3, corners=[f"$0.{i}" for i in range(5)])
+    texts = [text.get_text() for axis in cornered.axes for text in axis.texts]
+    assert texts == [rf"\$0.{i}" for i in range(5)]
+    with pytest.raises(InputError, match="2 corners for 5 images"):
+        plots.image_grid(images, corners=["a", "b"])
     with pytest.raises(InputError, match="3 probabilities"):
         plots.counterfactual_strip(images[0], images[1:3], [0.9])
 

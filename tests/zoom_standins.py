@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visiondx.errors import InputError
 from visiondx.zoom.directions import Directions
 
 CELLS, PATCH = 16, 4
@@ -123,3 +124,24 @@ class GridWorld:
 
     def prompt(self, name: str, present=True, seed=None, heldout=False) -> str:
         return prompt({"bright": 0, "dark": 3}[name])
+
+
+class GridJudges(nn.Module):
+    """Two judges of cells 0 ("bright") and 3 ("dark"); the second one sees brightness later.
+
+    Between cell values of 0 and 0.1 they disagree.
+    """
+
+    binary = ("bright", "dark")
+
+    def column(self, name):
+        if name not in self.binary:
+            raise InputError(f"No judge reads {name!r}.")
+        return self.binary.index(name)
+
+    def read(self, images):
+        seen = cells(images)[:, [0, 3]]
+        return seen > 0, (seen > 0) != (seen > 0.1)
+
+    def features(self, images):
+        return torch.cat((torch.ones(len(images), 1), cells(images)), 1)

@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--attributes", required=True, nargs="*", metavar="WORDS")
     diagnose.add_argument("--neutral", metavar="WORDS", help='such as "a face"')
     diagnose.add_argument("--generator", metavar="NAME", help="faces (default) or animals")
+    diagnose.add_argument(
+        "--directions", metavar="HOW", help="relevance (default) or gradient: no matrix, seconds"
+    )
     diagnose.add_argument("--consistency", nargs="*", metavar="WORDS", help="what must not change")
     diagnose.add_argument("--images", type=int, metavar="N")
     diagnose.add_argument("--steps", type=int, metavar="N")
@@ -116,7 +119,8 @@ def _diagnose(given: argparse.Namespace) -> None:
     name = given.name or re.sub(r"\W+", "-", Path(given.target.rpartition(":")[0] or target).stem)
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
-    names = ("attributes", "neutral", "generator", "consistency", "images", "steps", "seed")
+    names = ("attributes", "neutral", "generator", "directions", "consistency")
+    names += ("images", "steps", "seed")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
     out = notebooks.ROOT / "runs" / "diagnose" / name

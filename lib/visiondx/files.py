@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visiondx.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def data_dir() -> Path:
@@ -59,3 +63,12 @@ def sha256(path: str | os.PathLike) -> str:
         raise InputError(f"No file at {path}: check the path.")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(**tensors: "Tensor") -> str:
+    """A short hash of names and values of tensors: keys what was computed from them."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

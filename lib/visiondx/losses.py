@@ -37,6 +37,45 @@ def target_loss(logit: Tensor, flipped: Tensor, hard: bool = False) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit, label, reduction="none")
 
 
+def keypoint_loss(points: Tensor, random: Tensor) -> Tensor:
+    """ZOOM Eq. 6: L_target = L_MSE(f(x_hat), p_kp), p_kp a set of random points; (B,).
+
+    The mean over points and coordinates.
+
+    Args:
+        points: (B, K, 2) of x_hat. random: (B, K, 2), a constant of the search.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    if points.shape != random.shape or points.ndim != 3:
+        raise InputError(
+            "keypoint_loss needs points and random points of one shape (B, K, 2), "
+            f"got {tuple(points.shape)} and {tuple(random.shape)}."
+        )
+    return (points - random).square().mean((1, 2))
+
+
+def part_loss(logits: Tensor, goal: Tensor) -> Tensor:
+    """Eq. 5 at every pixel: the cross-entropy of f(x_hat) under a goal, mean over pixels; (B,).
+
+    ZOOM has no loss for segmentation networks; this is its analogue.
+
+    Args:
+        logits: (B, P, h, w) of x_hat.
+        goal: (B, P, h, w), each pixel's a distribution over parts; a constant of the search.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    if logits.shape != goal.shape or logits.ndim != 4:
+        raise InputError(
+            "part_loss needs logits and goal of one shape (B, P, h, w), "
+            f"got {tuple(logits.shape)} and {tuple(goal.shape)}."
+        )
+    return -(goal * logits.log_softmax(1)).sum(1).mean((1, 2))
+
+
 def struct_loss(x_hat: Tensor, reference: SSIMReference) -> Tensor:
     """ZOOM Eq. 7: L_struct = L_SSIM(x_hat, x) = 1 - SSIM(x_hat, x); (B,), in [0, 2].
 

@@ -43,17 +43,21 @@ def image_grid(
     titles: Sequence[str] | None = None,
     columns: int = 8,
     rows: Sequence[str] | None = None,
+    corners: Sequence[str] | None = None,
 ) -> Figure:
     """Images (B, 3, H, W) in [0, 1], left to right and down, with a title each and row names.
 
+    ``corners`` are written into the images, at the top right.
+
     Raises:
-        InputError: no images, or another number of titles or row names than fit.
+        InputError: no images, or another number of titles, corners or row names than fit.
     """
     if images.ndim != 4 or not len(images) or columns < 1:
         raise InputError(f"image_grid needs images (B, 3, H, W), got {tuple(images.shape)}.")
     height = -(-len(images) // columns)
-    if titles is not None and len(titles) != len(images):
-        raise InputError(f"image_grid got {len(titles)} titles for {len(images)} images.")
+    for name, texts in (("titles", titles), ("corners", corners)):
+        if texts is not None and len(texts) != len(images):
+            raise InputError(f"image_grid got {len(texts)} {name} for {len(images)} images.")
     if rows is not None and len(rows) != height:
         raise InputError(f"image_grid got {len(rows)} row names for {height} rows.")
     columns = min(columns, len(images))
@@ -70,6 +74,11 @@ def image_grid(
         axis.imshow(pixels[i], interpolation="nearest")
         if titles is not None:
             axis.set_title(_text(titles[i]), fontsize=8, pad=2)
+        if corners is not None:
+            axis.annotate(
+                _text(corners[i]), (0.97, 0.96), xycoords="axes fraction", color="white",
+                fontsize=7, ha="right", va="top", bbox={"fc": "black", "alpha": 0.65, "pad": 1.2},
+            )  # fmt: skip
         if rows is not None and i % columns == 0:
             axis.set_ylabel(
                 _text(rows[i // columns]), rotation=0, ha="right", va="center", fontsize=8
@@ -160,26 +169,39 @@ def matrix(
     limit: float | None = None,
 ) -> Figure:
     """A heat map with its numbers (Fig. 6); colours from 0, or from -limit to limit."""
-    width, height = (1.6 + 0.5 * len(frame.columns), 1.2 + 0.36 * len(frame))
+    return matrices([(title, frame)], 1, xlabel, ylabel, limit)
+
+
+def matrices(
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    columns: int = 3,
+    xlabel: str = "",
+    ylabel: str = "",
+    limit: float | None = None,
+) -> Figure:
+    """Heat maps side by side, (title, frame) each, all with the same colours; see ``matrix``."""
+    if not panels:
+        raise InputError("matrices needs at least one panel.")
+    frames = [frame for _, frame in panels]
+    high, wide = (max(frame.shape[i] for frame in frames) for i in (0, 1))
+    rows, columns = -(-len(panels) // columns), min(columns, len(panels))
+    signed = any(bool((frame.to_numpy() < 0).any()) for frame in frames)
+    top = limit or max(float(frame.abs().to_numpy().max()) for frame in frames) or 1.0
+    size = ((1.6 + 0.5 * wide) * columns, (1.2 + 0.36 * high) * rows)
     with _style():
-        figure, axis = plt.subplots(figsize=(width, height), layout="constrained")
-        shown = frame.rename(index=_text, columns=_text)
-        signed = bool((frame.to_numpy() < 0).any())
-        top = limit or float(frame.abs().to_numpy().max()) or 1.0
-        sns.heatmap(
-            shown,
-            ax=axis,
-            annot=True,
-            fmt=".2f",
-            annot_kws={"fontsize": 7},
-            cmap="vlag" if signed else "rocket_r",
-            vmin=-top if signed else 0,
-            vmax=top,
-            cbar=False,
-            square=True,
-        )
-        axis.set(title=_text(title), xlabel=xlabel, ylabel=ylabel)
-        _slant(axis)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=size, squeeze=False, layout="constrained"
+        )  # fmt: skip
+        for axis, (title, frame) in zip(axes.flat, panels):
+            sns.heatmap(
+                frame.rename(index=_text, columns=_text), ax=axis, annot=True, fmt=".2f",
+                annot_kws={"fontsize": 7}, cmap="vlag" if signed else "rocket_r",
+                vmin=-top if signed else 0, vmax=top, cbar=False, square=True,
+            )  # fmt: skip
+            axis.set(title=_text(title), xlabel=xlabel, ylabel=ylabel)
+            _slant(axis)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
     return _finish(figure)
 
 
@@ -241,10 +263,9 @@ def intervals(
         for line in lines:
             axis.axvline(line, color="0.4", linestyle="--", linewidth=1)
         axis.set_yticks(range(len(names)), [_text(name) for name in names])
-        axis.invert_yaxis()
-        axis.set(title=_text(title), xlabel=xlabel)
+        axis.set(title=_text(title), xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
         if len(table) > 1:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # hides no row
         sns.despine(figure, left=True)
     return _finish(figure)
 

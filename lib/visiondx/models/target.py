@@ -12,25 +12,29 @@ from torch import Tensor, nn
 
 from visiondx.errors import InputError
 from visiondx.models.embedded_targets import EMBEDDED, embedded, load_embedded, save_target
+from visiondx.models.outputs import TASKS, adapt, answers, check_labels, check_task, sensitive
 
 __all__ = ["EMBEDDED", "TASKS", "Target", "check_images", "embedded", "save_target"]
-TASKS = ("binary", "multiclass")
 
 
 class Target(nn.Module):
-    """A classifier of images in [0, 1], differentiable, or a clear error.
+    """A model of images in [0, 1], differentiable, or a clear error.
 
     A binary module's output may be (B,) or (B, 1), the logit of "present", or (B, 2), the logits
-    of (absent, present); a multiclass one's is (B, K), a logit for each label. With
-    ``probabilities=True`` they are probabilities instead.
+    of (absent, present); a multiclass one's is (B, K), a logit for each label. A keypoint
+    detector's is a heat map of logits for each point, (B, K, h, w), whose softmax over the pixels
+    is where the point may be; a segmentation network's a map for each part, (B, P, h, w). Maps
+    show the whole picture, in any resolution. With ``probabilities=True`` they are probabilities
+    instead, or heat maps of weights.
 
     Args:
         module: takes (B, 3, H, W) after resizing and normalising; must be in eval mode.
-        task: "binary" or "multiclass".
-        labels: words for f(x) near 0 and near 1; the names of all K classes in a multiclass one.
+        task: "binary", "multiclass", "keypoints" or "segmentation".
+        labels: words for f(x) near 0 and near 1; the names of all K classes, points or parts.
         size: images are resized (bilinear, anti-aliased) to this height and width, or None.
         mean, std: per channel; the module sees ``(image - mean) / std``, or None for raw images.
-        probabilities: the module ends in a sigmoid or softmax.
+        probabilities: the module ends in a sigmoid or softmax, or its heat maps are weights in
+            [0, 1], such as those trained to equal Gaussians.
 
     Raises:
         InputError: unsupported task, or impossible labels, size, mean or std.
@@ -47,13 +51,8 @@ class Target(nn.Module):
         probabilities: bool = False,
     ):
         super().__init__()
-        _check_task(task)
-        if task == "binary" and len(labels) != 2:
-            raise InputError(f"A binary target needs two labels, got {list(labels)}.")
-        if len(labels) < 2 or len(set(labels)) < len(labels):
-            raise InputError(
-                f"A multiclass target needs two or more different labels, got {list(labels)}."
-            )
+        check_task(task)
+        check_labels(task, labels)
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != 3:
                 raise InputError(f"{name} needs three numbers, one a channel, got {list(values)}.")
@@ -82,61 +81,60 @@ class Target(nn.Module):
         """Log-odds of "present": images (B, 3, H, W) in [0, 1] -> (B,).
 
         Raises:
-            InputError: a multiclass target, or an output that is none of (B,), (B, 1), (B, 2).
+            InputError: a target of another task, or an output that is none of (B,), (B, 1), (B, 2).
         """
-        self._require("binary")
-        return self._adapt(self.module(self.preprocess(images)), images)
+        return self.output(images, "binary")
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits of all K labels of a multiclass target: images (B, 3, H, W) -> (B, K).
 
         Raises:
-            InputError: a binary target, or an output that is not (B, K).
+            InputError: a target of another task, or an output that is not (B, K).
         """
-        self._require("multiclass")
-        return self._adapt(self.module(self.preprocess(images)), images)
+        return self.output(images, "multiclass")
 
-    def _require(self, task: str) -> None:
+    def keypoints(self, images: Tensor) -> Tensor:
+        """Points (B, K, 2) of a keypoint detector, x and y in [0, 1] of the picture.
+
+        The soft-argmax of its heat maps, in the coordinates of ``faces.keypoints``.
+
+        Raises:
+            InputError: a target of another task, or an output that is not (B, K, h, w).
+        """
+        return answers(self.output(images, "keypoints"), "keypoints")
+
+    def parts(self, images: Tensor) -> Tensor:
+        """Probabilities (B, P, h, w) of the parts at each pixel, from a segmentation network.
+
+        Raises:
+            InputError: a target of another task, or an output that is not (B, P, h, w).
+        """
+        return answers(self.output(images, "segmentation"), "segmentation")
+
+    def output(self, images: Tensor, task: str) -> Tensor:
+        """The logits of this task, in the shape that ``outputs.adapt`` gives them.
+
+        Raises:
+            InputError: the target has another task, or its module returned something else.
+        """
         if self.task != task:
             raise InputError(
                 f"This needs a {task} target, but this one is {self.task} "
                 f"({', '.join(self.labels)}): choose another target."
             )
+        return self._adapt(self.module(self.preprocess(images)), images)
 
-    def _adapt(self, out: Tensor, images: Tensor) -> Tensor:
-        """The module's output, of any shape its task allows, as log-odds (B,) or logits (B, K)."""
-        if not isinstance(out, Tensor):
-            raise InputError(
-                f"The target must return one tensor, it returned a {type(out).__name__}: "
-                "return the logits alone."
-            )
-        n, shape = len(images), tuple(out.shape)
-        if self.task == "multiclass":
-            if shape != (n, len(self.labels)):
-                raise InputError(
-                    f"A target with {len(self.labels)} labels must return shape "
-                    f"({n}, {len(self.labels)}) for images of shape {tuple(images.shape)}, it "
-                    f"returned {shape}: return one logit a label, and name every label."
-                )
-            return out.clamp_min(1e-6).log() if self.probabilities else out
-        if shape not in ((n,), (n, 1), (n, 2)):
-            raise InputError(
-                f"A binary target must return shape ({n},), ({n}, 1) or ({n}, 2) for images of "
-                f"shape {tuple(images.shape)}, it returned {shape}: return one logit an image."
-            )
-        two = len(shape) == 2 and shape[1] == 2
-        if not self.probabilities:
-            return out[:, 1] - out[:, 0] if two else out.reshape(n)
-        return torch.logit(out[:, 1] if two else out.reshape(n), eps=1e-6)
+    def _adapt(self, out: object, images: Tensor) -> Tensor:
+        return adapt(out, images, self.task, self.labels, self.probabilities)
 
     def forward(self, images: Tensor) -> Tensor:
-        """f(x): images (B, 3, H, W) in [0, 1] -> probabilities in [0, 1].
+        """f(x) of images (B, 3, H, W) in [0, 1].
 
-        (B,) of "present" from a binary target, (B, K), rows summing to 1, from a multiclass one.
+        Probabilities: (B,) of "present" from a binary target, (B, K), rows summing to 1, from a
+        multiclass one, (B, P, h, w) from a segmentation network; points (B, K, 2) from a keypoint
+        detector.
         """
-        if self.task == "multiclass":
-            return self.logits(images).softmax(1)
-        return torch.sigmoid(self.logit(images))
+        return answers(self.output(images, self.task), self.task)
 
     def check(self, images: Tensor) -> None:
         """Try the target on a few images and raise InputError if a diagnosis could not use it.
@@ -174,10 +172,9 @@ class Target(nn.Module):
                     f"{out.min():.3g} to {out.max():.3g}: leave out probabilities=True for logits."
                 )
             gradient = None
-            if self.task == "multiclass":  # a shift of all logits changes no answer
-                logit = logit.amax(1) - logit.mean(1)
             if logit.requires_grad:
-                (gradient,) = torch.autograd.grad(logit.sum(), images, allow_unused=True)
+                answer = sensitive(logit, self.task).sum()
+                (gradient,) = torch.autograd.grad(answer, images, allow_unused=True)
         if gradient is None or not gradient.any():
             raise InputError(
                 "The target has no gradient with respect to its images, which the search needs: "
@@ -201,7 +198,7 @@ class Target(nn.Module):
             InputError: unsupported task, unknown name, missing file or function, a failing
                 function, or a result that is no module.
         """
-        _check_task(task)
+        check_task(task)
         if ".py" not in spec and "/" not in spec:
             module, card = load_embedded(spec)
             target = cls(module, card["task"], card["labels"], mean=card["mean"], std=card["std"])
@@ -219,17 +216,12 @@ class Target(nn.Module):
             raise InputError(
                 f"{spec} returned a {type(built).__name__}: return a torch.nn.Module or a Target."
             )
-        if task == "multiclass":
+        if task != "binary":
             raise InputError(
-                f"{spec} returned a bare module, whose classes have no names: return "
-                'Target(module, task="multiclass", labels=(…)).'
+                f"{spec} returned a bare module, whose classes, points or parts have no names: "
+                f'return Target(module, task="{task}", labels=(…)).'
             )
         return cls(built, task)
-
-
-def _check_task(task: str) -> None:
-    if task not in TASKS:
-        raise InputError(f"Task {task!r} is not supported: choose one of {', '.join(TASKS)}.")
 
 
 def check_images(images: Tensor) -> None:

@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
 from visiondx.kernels.ssim import SSIMReference
-from visiondx.losses import attr_loss, struct_loss, target_loss, total_loss
+from visiondx.losses import attr_loss, struct_loss, total_loss
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.tasks import crossed, original
 
 UPDATES = ("gradient", "sign", "adam")
 STOPS = (None, "flipped")
@@ -38,8 +39,9 @@ class SearchSettings:
             1 - f(x) (Eq. 5), which leaves an undecided image where it is.
         starts: initial w; with several, each pair keeps its most counterfactual one. From 0 the
             search often stays: an edit shows only after some deviations, so its slope is flat.
-        batch: pairs synthesised at once; a memory limit. It changes results by rounding only, which
-            a search with long steps can amplify.
+        batch: pairs synthesised at once, at most; None chooses by the device (see ``zoom.memory``).
+            Where memory runs out it is halved. It changes results by rounding only, which a search
+            with long steps can amplify.
         update: what η multiplies: the "gradient" (Eq. 10), its "sign" (the linear approximation of
             section 3.3), or "adam"'s step (Kingma and Ba, 2015). All are clamped to ±ε.
         stop_when: "flipped" lets a row leave the batch at its first flip, and its trajectory then
@@ -54,13 +56,13 @@ class SearchSettings:
     gamma: float = 1.0
     hard: bool = False
     starts: tuple[float, ...] = (-4.0, 4.0)
-    batch: int = 64
+    batch: int | None = None
     update: str = "gradient"
     stop_when: str | None = None
 
     def __post_init__(self):
         for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         for name in ("eta", "epsilon"):
             if not getattr(self, name) > 0:
@@ -99,7 +101,7 @@ class Consistency:
 class Objective:
     """Eq. 4 of some images: what their originals give is computed once, here.
 
-    Attributes: ``p`` (B,), f(x) of the originals.
+    Attributes: ``p`` (B,), f(x) of the originals, or what ``zoom.tasks`` has in its place.
 
     Args:
         styles: (B, c_S) of the originals. hold: what Eq. 8 holds fixed, or None.
@@ -116,18 +118,22 @@ class Objective:
         hold: Consistency | None = None,
         first: int = 0,
     ):
-        self.generator, self.target, self.hold, self.settings = generator, target, hold, settings
+        self.generator, self.hold, self.settings = generator, hold, settings
         images = generator.synthesize(styles)
-        self.p = torch.sigmoid(target.logit(images))
+        self.original = original(target, images, settings.hard, first)
         self.zero_shot = hold.logits(images).softmax(1) if hold else None
         self.ssim = SSIMReference(images) if settings.beta else None
-        values = {"image": images, "target": self.p}
+        values = {"image": images, "target": self.original.answer}
         check_finite(values, "before the search", lambda row: f"image {first + row}")
+
+    @property
+    def p(self) -> Tensor:
+        return self.original.p
 
     def index(self, rows: Tensor) -> "Objective":
         """The same for these images, in this order; nothing is computed again."""
         some = copy.copy(self)
-        some.p = self.p[rows]
+        some.original = self.original.index(rows)
         some.zero_shot = self.zero_shot[rows] if self.hold else None
         some.ssim = self.ssim.index(rows) if self.ssim else None
         return some
@@ -139,7 +145,7 @@ class Objective:
         step: int,
         place: Callable[[int], str],
     ) -> tuple[Tensor, Tensor | None]:
-        """f(x̂) (B,), and the gradient of Eq. 4 in w (None after the last step).
+        """p of x̂ (B,), f(x̂) if binary, and the gradient of Eq. 4 in w (None after the last step).
 
         Args:
             w: (B,) or (B, N). edit: w -> styles (B, c_S) of x̂. place: names a row in messages.
@@ -151,11 +157,11 @@ class Objective:
         with torch.set_grad_enabled(not last):
             w = w.detach().requires_grad_(not last)
             edited = self.generator.synthesize(edit(w))
-            logit = self.target.logit(edited)
-            check_finite({"image": edited, "target": logit}, f"at step {step}", place)
+            output = self.original.output(edited)
+            check_finite({"image": edited, "target": output}, f"at step {step}", place)
             if last:
-                return torch.sigmoid(logit), None
-            terms = {"target": target_loss(logit, 1 - self.p, settings.hard)}
+                return self.original.change(output), None
+            terms = {"target": self.original.loss(output)}
             if self.ssim is not None:
                 terms["struct"] = struct_loss(edited, self.ssim)
             if self.hold:
@@ -164,7 +170,7 @@ class Objective:
             loss = total_loss(terms, {name: weights[name] for name in terms}, step)  # Eq. 4
             (gradient,) = torch.autograd.grad(loss.sum(), w)
         check_finite({"gradient": gradient}, f"at step {step}", place)
-        return torch.sigmoid(logit.detach()), gradient
+        return self.original.change(output.detach()), gradient
 
 
 def descend(
@@ -174,7 +180,7 @@ def descend(
     place: Callable[[int], str],
     bar: tqdm,
 ) -> tuple[Tensor, Tensor]:
-    """w and f(x̂) of every step: (T + 1, B) or (T + 1, B, N), and (T + 1, B).
+    """w and p of x̂ of every step: (T + 1, B) or (T + 1, B, N), and (T + 1, B).
 
     Args:
         w: (B,) or (B, N), where the search starts. edit: (w, rows) -> styles of these rows' x̂.
@@ -196,7 +202,7 @@ def descend(
         delta = update_direction(settings.update, gradient, moments, step)
         w = gradient_step(w, delta, settings.eta, settings.epsilon)
         if settings.stop_when == "flipped":
-            stay = (p >= 0.5) == (objective.p >= 0.5)
+            stay = ~crossed(p, objective.p, objective.original.task)
             if not stay.all():
                 bar.update(int((~stay).sum()) * (settings.steps - step))
                 rows, w, moments = rows[stay], w[stay], moments[:, stay]

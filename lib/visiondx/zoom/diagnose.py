@@ -17,6 +17,7 @@ from visiondx.zoom.estimate import check_estimator, edit_directions
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.search import Consistency, SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.tasks import task_of
 from visiondx.zoom.truth import named, spearman, true_sensitivity
 
 CHECKED = 4  # images that the target is tried on first
@@ -111,11 +112,7 @@ def check(
     Raises:
         InputError: for the first thing that is wrong.
     """
-    if target.task != "binary":
-        raise InputError(
-            f"ZOOM explains a binary target, this one is {target.task} with {len(target.labels)} "
-            "labels: wrap the logit of one label in a binary Target."
-        )
+    task_of(target)
     check_prompts(attributes, neutral)
     check_estimator(directions)
     if images < 2:

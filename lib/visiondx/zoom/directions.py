@@ -43,6 +43,28 @@ class Directions:
     def __len__(self) -> int:
         return len(self.attributes)
 
+    def of(self, attributes: Sequence[str]) -> "Directions":
+        """The directions of some of the attributes, in the given order.
+
+        Raises:
+            InputError: an attribute that has none here.
+        """
+        unknown = [name for name in attributes if name not in self.attributes]
+        if unknown or not len(attributes):
+            raise InputError(
+                f"There is no direction of {unknown or 'no attribute'}: "
+                f"choose from {list(self.attributes)}."
+            )
+        rows = [self.attributes.index(name) for name in attributes]
+        return Directions(
+            tuple(attributes),
+            self.neutral,
+            self.delta_s[rows],
+            self.delta_t[rows],
+            tuple(self.threshold[row] for row in rows),
+            self.sided,
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """One row an attribute."""
         return pd.DataFrame(

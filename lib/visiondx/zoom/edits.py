@@ -18,7 +18,9 @@ from tqdm.auto import tqdm
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
 from visiondx.stats import Estimate, bootstrap
-from visiondx.zoom.directions import Directions, directions, largest_threshold, text_directions
+from visiondx.training.memory import keep_memory
+from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
+from visiondx.zoom.estimate import edit_relevance
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Edits:
 def tune(
     generator,
     encoder,
-    M: Tensor,
+    M: Tensor | None,
     attributes: Sequence[str],
     neutral: str,
     styles: Tensor,
@@ -56,6 +58,7 @@ def tune(
     wanted: float = 0.9,
     templates: Sequence[str] | None = None,
     batch: int = 128,
+    estimator: str = "relevance",
 ) -> Edits:
     """Choose λ (as a number of channels) and w for each attribute, by CLIP alone.
 
@@ -66,17 +69,19 @@ def tune(
     that works most often, and of several, the one that comes nearest on average.
 
     Args:
-        styles: (B, c_S) of the tuning images. M: (c_S, c_T).
+        styles: (B, c_S) of the tuning images.
+        M, estimator: (c_S, c_T) and "relevance", or None and "gradient", see ``zoom.estimate``.
         channels, weights: what is tried; len(channels) * len(weights) * N * B images.
     """
     delta_t = text_directions(encoder, attributes, neutral, templates)
-    options = []
-    for count in channels:
-        values = largest_threshold(M, delta_t, count)
+    keep_memory()  # on the CPU, halves the time
+    strength = edit_relevance(generator, encoder, delta_t, estimator, M)
+
+    def directions(thresholds: Sequence[float]) -> Directions:
         std = generator.style_std
-        options.append(
-            directions(M, encoder, attributes, neutral, std, values, templates=templates)
-        )
+        return from_relevance(strength, attributes, neutral, delta_t, std, thresholds)
+
+    options = [directions(threshold_for(strength, count)) for count in channels]
 
     def scores(changed: Tensor) -> Tensor:
         parts = [encoder.embed_images(generator.synthesize(s)) for s in changed.split(batch)]
@@ -105,9 +110,7 @@ def tune(
     picked = [options[j // len(weights)] for j in best.tolist()]
     thresholds = [option.threshold[i] for i, option in enumerate(picked)]
     return Edits(
-        directions=directions(
-            M, encoder, attributes, neutral, generator.style_std, thresholds, templates=templates
-        ),
+        directions=directions(thresholds),
         w=torch.tensor([float(weights[j % len(weights)]) for j in best.tolist()]),
         reached=reached.gather(1, best[:, None]).squeeze(1),
         others=others.gather(1, best[:, None]).squeeze(1),
@@ -148,14 +151,7 @@ class EditReport:
     @property
     def success_mean(self) -> Estimate:
         """Mean over attributes; images are resampled within seeds."""
-
-        def statistic(rows: np.ndarray) -> float:
-            asked = rows >= 0
-            means = (rows * asked).sum(0)[asked.any(0)] / asked.sum(0)[asked.any(0)]
-            return float(means.mean()) if len(means) else float("nan")
-
-        finite = np.nan_to_num(self.gained, nan=-1.0)  # the bootstrap takes no NaN
-        return bootstrap(finite, statistic, groups=self.seeds)
+        return bootstrap(_asked(self.gained), _mean_success, groups=self.seeds)
 
     @property
     def success_min(self) -> Estimate:
@@ -249,6 +245,7 @@ def evaluate(
             f"{len(edits.w)} edits need as many different names of the judges' attributes, "
             f"got {list(names)}; unknown: {missing}."
         )
+    keep_memory()
     columns = [judges.binary.index(name) for name in names]
     n = len(names)
     gained, abstained = np.zeros((2, len(seeds) * images, n))
@@ -268,3 +265,31 @@ def evaluate(
             change[rows, i] = (judges.scores(edited)[:, columns].cpu() - before).numpy()
             abstained[rows, i] = unsure.double().numpy()
     return EditReport(tuple(names), gained, change, abstained, np.repeat(np.array(seeds), images))
+
+
+def success_change(report: EditReport, baseline: EditReport) -> Estimate:
+    """``success_mean`` of a report minus the baseline's, image by image on the same images.
+
+    Raises:
+        InputError: the reports are about other attributes or images.
+    """
+    if report.attributes != baseline.attributes or not np.array_equal(report.seeds, baseline.seeds):
+        raise InputError("Two edits are compared on the same attributes, seeds and images.")
+    n = len(report.attributes)
+    return bootstrap(
+        np.hstack([_asked(report.gained), _asked(baseline.gained)]),
+        lambda rows: _mean_success(rows[:, :n]) - _mean_success(rows[:, n:]),
+        groups=report.seeds,
+    )
+
+
+def _asked(gained: np.ndarray) -> np.ndarray:
+    """With -1 where nothing was asked: the bootstrap takes no NaN."""
+    return np.nan_to_num(gained, nan=-1.0)
+
+
+def _mean_success(rows: np.ndarray) -> float:
+    """The mean over columns of their means; -1 does not count."""
+    asked = rows >= 0
+    means = (rows * asked).sum(0)[asked.any(0)] / asked.sum(0)[asked.any(0)]
+    return float(means.mean()) if len(means) else float("nan")

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from visiondx.errors import InputError
-from visiondx.zoom.directions import Directions, directions, largest_threshold, text_directions
-from visiondx.zoom.gradient import gradient_directions
+from visiondx.zoom.directions import (
+    Directions,
+    check_sided,
+    from_relevance,
+    text_directions,
+    threshold_for,
+)
+from visiondx.zoom.gradient import gradient_relevance
 from visiondx.zoom.relevance import relevance
 
 ESTIMATORS = ("relevance", "gradient")
 CHANNELS = 20  # style channels an attribute edits, where no λ is given
-STYLES = 32  # images that gradients are averaged over, twice with noise (SmoothGrad)
+STYLES = 32  # that gradients are averaged over
+SAMPLES = 2  # images of each, with noise (SmoothGrad)
 NOISE = 0.3  # its standard deviation, in those of the styles
 
 
@@ -42,29 +49,38 @@ def edit_directions(
     Raises:
         InputError: unknown estimator, unusable words or numbers.
     """
+    check_sided(sided)
+    check_estimator(estimator)
+    delta_t = text_directions(encoder, attributes, neutral, templates)  # refuses words at once
+    found = edit_relevance(generator, encoder, delta_t, estimator, M, seed)
+    if threshold is None:
+        threshold = threshold_for(found, channels, sided)
+    std = generator.style_std
+    return from_relevance(found, attributes, neutral, delta_t, std, threshold, sided)
+
+
+def edit_relevance(
+    generator,
+    encoder,
+    delta_t: Tensor,
+    estimator: str = "relevance",
+    M: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """What λ is held against, (N, c_S): M·Δt, or what stands for it (see ``zoom.gradient``).
+
+    Args:
+        delta_t: (N, c_T), unit norm. The others are those of ``edit_directions``.
+
+    Raises:
+        InputError: unknown estimator.
+    """
     check_estimator(estimator)
     if estimator == "gradient":
         styles = generator.sample_styles(STYLES, seed)
-        return gradient_directions(
-            generator,
-            encoder,
-            attributes,
-            neutral,
-            styles,
-            threshold,
-            channels,
-            sided,
-            templates,
-            noise=NOISE,
-            samples=2,
-            seed=seed,
-        )
-    delta_t = text_directions(encoder, attributes, neutral, templates)  # refuses words at once
+        return gradient_relevance(generator, encoder, delta_t, styles, NOISE, SAMPLES, seed)
     M = relevance(generator, encoder) if M is None else M
-    if threshold is None:
-        threshold = largest_threshold(M, delta_t, channels, sided)
-    std = generator.style_std
-    return directions(M, encoder, attributes, neutral, std, threshold, sided, templates)
+    return delta_t.to(M) @ M.T
 
 
 def check_estimator(estimator: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
+from visiondx.training.memory import keep_memory
 from visiondx.zoom.descent import check_finite, frozen
 from visiondx.zoom.directions import (
     Directions,
@@ -94,6 +95,7 @@ def gradient_relevance(
             "gradient directions need noise >= 0, samples >= 1 and, for more than one sample, "
             f"noise above 0; got noise {noise} and samples {samples}."
         )
+    keep_memory()  # on the CPU, up to a third faster
     scale = generator.style_std * generator.editable
     drawn = torch.Generator().manual_seed(seed)
     total = styles.new_zeros(len(delta_t), styles.shape[1])

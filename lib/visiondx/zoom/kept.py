@@ -113,6 +113,18 @@ class Flips:
         """(B, N) bool."""
         return self.raw & self.same & self.real
 
+    def why(self, search: int = 0) -> list[str]:
+        """For each image, what became of one search: "kept", or why its flip is not."""
+        columns = (t[:, search].tolist() for t in (self.raw, self.abstained, self.same, self.real))
+        return [
+            "not flipped" if not raw
+            else "judges disagree" if abstained
+            else "label changed" if not same
+            else "kept" if real
+            else "unlike renders"
+            for raw, abstained, same, real in zip(*columns, strict=True)
+        ]  # fmt: skip
+
     @cached_property
     def rates(self) -> dict[str, dict[str, Estimate]]:
         """The shares of all images: {"raw": {name: share}, "kept": {name: share}}.
@@ -201,6 +213,21 @@ def flips(
     )
 
 
+@torch.no_grad()
+def clear(originals: Tensor, judges, label: str, realism: Realism) -> Tensor:
+    """Of which images (B, 3, H, W) a kept flip can be told at all: (B,) bool.
+
+    Both judges read the same label, and the image is as real as renders are, before any search.
+    The share of kept flips among these images is about the search; among all images it is about
+    generator and judges, too.
+
+    Raises:
+        InputError: no judge reads the label.
+    """
+    _, unsure = judges.read(originals)
+    return (~unsure[:, judges.column(label)] & realism.real(originals)).cpu()
+
+
 def judge_flips(
     result: SearchResult | MultiResult, judges, label: str, realism: Realism, batch: int = 128
 ) -> Flips:
@@ -208,7 +235,14 @@ def judge_flips(
 
     Args:
         batch: counterfactuals at once; a memory limit.
+
+    Raises:
+        InputError: a search of keypoints or parts, which have no label that judges read.
     """
+    if result.task != "binary":
+        raise InputError(
+            f"Judges read labels, and this search is about {result.task}: ask Realism alone."
+        )
     multi = isinstance(result, MultiResult)
     names = (ALL,) if multi else result.attributes
     p = result.p[:, None] if multi else result.p

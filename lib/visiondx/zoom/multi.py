@@ -16,7 +16,9 @@ from visiondx.zoom.descent import (
     frozen,
 )
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.memory import Batch
 from visiondx.zoom.multi_result import MultiResult, effect
+from visiondx.zoom.tasks import task_of
 
 __all__ = ["SETTINGS", "MultiResult", "multi_search"]
 
@@ -45,22 +47,25 @@ def multi_search(
         seed: where the styles came from; kept with the result.
 
     Raises:
-        InputError: styles of the wrong shape, impossible settings or consistency prompts.
+        InputError: styles of the wrong shape, impossible settings or consistency prompts, or a
+            single image does not fit into memory.
         FloatingPointError: a NaN or infinity, with its step and its term.
     """
     check_styles(styles, directions)
     styles = styles.detach()
     hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
     images = len(styles) * len(settings.starts)
-    chunks = []
     with (
         frozen(generator, target, encoder),
         tqdm(total=images * (settings.steps + 1), desc="multi search", unit="image") as bar,
     ):
-        for first in range(0, len(styles), settings.batch):
-            some = styles[first : first + settings.batch]
-            objective = Objective(generator, target, some, settings, hold, first)
-            chunks.append((objective.p.cpu(), *_search(objective, directions, some, first, bar)))
+
+        def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+            own = styles[first:last]
+            objective = Objective(generator, target, own, settings, hold, first)
+            return objective.p.cpu(), *_search(objective, directions, own, first, bar)
+
+        chunks = Batch.start(settings.batch, generator, styles).split(len(styles), some, bar)
     p_original, w, p = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return MultiResult.from_trajectories(
         directions=directions,
@@ -72,6 +77,7 @@ def multi_search(
         consistency=tuple(consistency) if consistency else None,
         seed=seed,
         generator=generator,
+        task=task_of(target),
     )
 
 
@@ -91,6 +97,6 @@ def _search(
         )
         paths.append((w.transpose(0, 1).cpu(), p.T.cpu()))
     w, p = (torch.stack(path) for path in zip(*paths, strict=True))
-    best = effect(p, objective.p.cpu()).amax(2).argmax(0)  # (B,)
+    best = effect(p, objective.p.cpu(), objective.original.task).amax(2).argmax(0)  # (B,)
     rows = torch.arange(len(best))
     return w[best, rows], p[best, rows]

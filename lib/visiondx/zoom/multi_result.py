@@ -1,7 +1,7 @@
 """What a multi-attribute search found: flips by steps, and the images on demand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from visiondx.errors import InputError
 from visiondx.files import atomic_write
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.tasks import crossed
 
 
-def crossed(p: Tensor, p_original: Tensor) -> Tensor:
-    """Whether the predicted label differs from the original's: bool, like p (…, B, T + 1)."""
-    return (p >= 0.5) != (p_original >= 0.5)[:, None]
+def effect(p: Tensor, p_original: Tensor, task: str = "binary") -> Tensor:
+    """How counterfactual each step is: |f(x) - f(x̂)|, and any flip is above all that are none.
 
-
-def effect(p: Tensor, p_original: Tensor) -> Tensor:
-    """How counterfactual each step is: |f(x) - f(x̂)|, and any flip is above all that are none."""
-    return (p - p_original[:, None]).abs() + crossed(p, p_original)
+    p is (…, B, T + 1), p_original (B,).
+    """
+    p_original = p_original[:, None]
+    return (p - p_original).abs() + crossed(p, p_original, task)
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,20 @@ class MultiResult:
     consistency: tuple[str, str] | None
     seed: int | None
     generator: object = field(repr=False, compare=False)
+    task: str = "binary"  # what stands for f(x) and f(x̂) in others, see ``zoom.tasks``
 
     @classmethod
     def from_trajectories(
-        cls, *, p_original: Tensor, trajectory_w: Tensor, trajectory_p: Tensor, **rest
+        cls,
+        *,
+        p_original: Tensor,
+        trajectory_w: Tensor,
+        trajectory_p: Tensor,
+        task: str = "binary",
+        **rest,
     ) -> "MultiResult":
         """Keep the most counterfactual step of each image, the earliest of equals."""
-        step = effect(trajectory_p, p_original).argmax(1)
+        step = effect(trajectory_p, p_original, task).argmax(1)
         rows = torch.arange(len(step))
         return cls(
             p_original=p_original,
@@ -64,6 +71,7 @@ class MultiResult:
             step=step,
             trajectory_w=trajectory_w,
             trajectory_p=trajectory_p,
+            task=task,
             **rest,
         )
 
@@ -84,6 +92,21 @@ class MultiResult:
         known["settings"] = {**self.settings, "steps": steps}
         return MultiResult.from_trajectories(**known)
 
+    def at(self, step: Tensor) -> "MultiResult":
+        """The same search, each image at a step (B,) of choice in place of its kept one."""
+        rows = torch.arange(len(step))
+        return replace(
+            self, w=self.trajectory_w[rows, step], p=self.trajectory_p[rows, step], step=step
+        )
+
+    def at_first_flip(self) -> "MultiResult":
+        """The same search, each image at its first flip; at its kept step if it has none.
+
+        The first flip is the mildest edit found that flips the image: nearer to the original than
+        the most counterfactual one, so that label and realism are more often what they were.
+        """
+        return self.at(torch.where(self.flipped, self.first_flip, self.step))
+
     @property
     def attributes(self) -> tuple[str, ...]:
         return self.directions.attributes
@@ -95,13 +118,14 @@ class MultiResult:
 
     @property
     def flipped(self) -> Tensor:
-        """Whether the predicted label changed at some step, (B,) bool."""
-        return (self.p >= 0.5) != (self.p_original >= 0.5)
+        """Whether the predicted label changed, or moved beyond the task's limit, (B,) bool."""
+        return crossed(self.p, self.p_original, self.task)
 
     @cached_property
     def flipped_by(self) -> Tensor:
         """Whether it had changed at this step or at one before, (B, T + 1) bool."""
-        return crossed(self.trajectory_p, self.p_original).cummax(1).values
+        flips = crossed(self.trajectory_p, self.p_original[:, None], self.task)
+        return flips.cummax(1).values
 
     @property
     def first_flip(self) -> Tensor:
@@ -130,7 +154,7 @@ class MultiResult:
 
     def strongest(self, count: int) -> list[int]:
         """The most counterfactual images, flipped ones first."""
-        kept = effect(self.p[:, None], self.p_original).squeeze(1)
+        kept = effect(self.p[:, None], self.p_original, self.task).squeeze(1)
         return kept.argsort(descending=True, stable=True)[:count].tolist()
 
     def originals(self, images: Sequence[int]) -> Tensor:
@@ -169,14 +193,24 @@ class MultiResult:
         """The flip rate over the number of steps, with its interval."""
         return plots.curves({"": self.rates()}, "steps", "flip_rate", title, ylabel="flip rate")
 
-    def plot_pairs(self, pairs: int = 16, columns: int = 4) -> Figure:
-        """The strongest counterfactuals (Figs. 7, 8): original, edited, original, ..."""
-        best = self.strongest(pairs)
-        images, titles = [], []
-        for i, x, edited in zip(best, self.originals(best), self.images(best), strict=True):
-            images += [x, edited]
-            titles += [f"{self.p_original[i]:.2f}", f"→ {self.p[i]:.2f}"]
-        return plots.image_grid(torch.stack(images), titles, 2 * columns)
+    def plot_pairs(
+        self,
+        pairs: int = 16,
+        columns: int = 4,
+        which: Sequence[int] | None = None,
+        words: Sequence[str] | None = None,
+    ) -> Figure:
+        """Original, edited, original, ... with f(x) and f(x̂) in the corner (Figs. 7, 8).
+
+        Args:
+            pairs: how many of the strongest counterfactuals. which: these images instead.
+            words: one text for each image of the result, such as ``Flips.why()``, above x̂.
+        """
+        shown = self.strongest(pairs) if which is None else list(which)
+        images = torch.stack((self.originals(shown), self.images(shown)), 1).flatten(0, 1)
+        corners = [f"{p:.2f}" for i in shown for p in (self.p_original[i], self.p[i])]
+        titles = [text for i in shown for text in ("", words[i])] if words is not None else None
+        return plots.image_grid(images, titles, 2 * columns, corners=corners)
 
     def save(self, folder: str | Path) -> None:
         """Write multi.csv, flip_rates.csv and multi.safetensors (styles, directions, paths)."""

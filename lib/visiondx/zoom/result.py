@@ -13,14 +13,16 @@ from torch import Tensor
 from visiondx import plots
 from visiondx.files import atomic_write
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.tasks import compare, crossed
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """B images x N attributes; the kept step of a pair is the one with the largest |f(x) - f(x̂)|.
 
-    Images are not kept: ``images`` makes them again from styles and weights. All tensors are on
-    the CPU.
+    f(x) is a probability; of other tasks than "binary", 0 stands in its place, and the displacement
+    or 1 - IoU in that of f(x̂) (see ``zoom.tasks``). Images are not kept: ``images`` makes them
+    again from styles and weights. All tensors are on the CPU.
     """
 
     directions: Directions
@@ -35,6 +37,7 @@ class SearchResult:
     consistency: tuple[str, str] | None
     seed: int | None
     generator: object = field(repr=False, compare=False)
+    task: str = "binary"
 
     @classmethod
     def from_trajectories(
@@ -64,8 +67,8 @@ class SearchResult:
 
     @property
     def flipped(self) -> Tensor:
-        """Whether the predicted label changed, (B, N) bool."""
-        return (self.p >= 0.5) != (self.p_original >= 0.5)[:, None]
+        """Whether the predicted label changed, or moved beyond the task's limit, (B, N) bool."""
+        return crossed(self.p, self.p_original[:, None], self.task)
 
     def strongest(self, attribute: int, count: int) -> list[int]:
         """The images that this attribute moves most, strongest first."""
@@ -107,20 +110,14 @@ class SearchResult:
 
     def plot(self, pairs: int = 4) -> Figure:
         """The strongest counterfactuals: a row an attribute; original, edited, original, ..."""
-        images, titles = [], []
-        for n in range(len(self.attributes)):
-            best = self.strongest(n, pairs)
-            for i, x, edited in zip(best, self.originals(best), self.images(best, n), strict=True):
-                images += [x, edited]
-                titles += [f"{self.p_original[i]:.2f}", f"→ {self.p[i, n]:.2f}"]
-        columns = 2 * min(pairs, len(self.styles))
-        return plots.image_grid(torch.stack(images), titles, columns, rows=self.attributes)
+        return strongest_pairs(self, pairs)
 
     @torch.no_grad()
     def plot_paths(self, pairs: Sequence[tuple[int, int]], target, frames: int = 6) -> Figure:
         """Progressive counterfactuals (Fig. 3): a row for each pair (image, attribute).
 
-        From the original to the kept weight in even parts; the target's probability stands above.
+        From the original to the kept weight in even parts; above each stands p, for a binary
+        target its probability.
         """
         parts = torch.linspace(0, 1, frames)[:, None]
         images = torch.cat(
@@ -130,9 +127,10 @@ class SearchResult:
                 for delta_s in [self.directions.delta_s[n].cpu()]
             ]
         )
-        p = target(images.to(self.generator.style_mean.device)).tolist()
+        images = images.to(self.generator.style_mean.device)
+        _, p = compare(target, images[::frames].repeat_interleave(frames, 0), images)
         rows = [self.attributes[n] for _, n in pairs]
-        return plots.image_grid(images, [f"{value:.2f}" for value in p], frames, rows=rows)
+        return plots.image_grid(images, [f"{value:.2f}" for value in p.tolist()], frames, rows=rows)
 
     def save(self, folder: str | Path) -> None:
         """Write search.csv and search.safetensors (styles, directions and trajectories)."""
@@ -152,3 +150,15 @@ class SearchResult:
     @torch.no_grad()
     def _synthesize(self, styles: Tensor) -> Tensor:
         return self.generator.synthesize(styles.to(self.generator.style_mean.device)).cpu()
+
+
+def strongest_pairs(found, pairs: int) -> Figure:
+    """``SearchResult.plot``, of anything that knows its strongest images and their p."""
+    images, titles = [], []
+    for n in range(len(found.attributes)):
+        best = found.strongest(n, pairs)
+        for i, x, edited in zip(best, found.originals(best), found.images(best, n), strict=True):
+            images += [x, edited]
+            titles += [f"{found.p_original[i]:.2f}", f"→ {found.p[i, n]:.2f}"]
+    columns = 2 * min(pairs, len(found.p_original))
+    return plots.image_grid(torch.stack(images), titles, columns, rows=found.attributes)

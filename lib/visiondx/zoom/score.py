@@ -42,12 +42,7 @@ class Case:
     @cached_property
     def pooled(self) -> Sensitivity:
         """The images of all seeds together."""
-        return Sensitivity(
-            self.truth.attributes,
-            torch.cat([part.change for part in self.measured]),
-            torch.cat([part.flipped for part in self.measured]),
-            "search",
-        )
+        return Sensitivity.pool(self.measured)
 
     def false_alarm(self, measured: Sensitivity, matters: float = MATTERS) -> bool:
         """Whether an attribute wins that does not matter; never on a target with a planted bias."""
@@ -119,7 +114,7 @@ def run_case(
 
         key = [weights, prompts, images, seed, asdict(settings), directions]
         key += [generator.fingerprint, encoder.fingerprint]
-        parts.append(_kept(folder, json.dumps(key), measure))
+        parts.append(kept_sensitivity(folder, json.dumps(key), measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label)
 
 
@@ -181,7 +176,9 @@ def to_frame(cases: Sequence[Case], matters: float = MATTERS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _kept(folder: str | Path | None, key: str, measure: Callable[[], Sensitivity]) -> Sensitivity:
+def kept_sensitivity(
+    folder: str | Path | None, key: str, measure: Callable[[], Sensitivity]
+) -> Sensitivity:
     """What was measured under this key, from the folder if it is there, else measured now."""
     if folder is None:
         return measure()
@@ -189,6 +186,7 @@ def _kept(folder: str | Path | None, key: str, measure: Callable[[], Sensitivity
     if not path.is_file():
         found = measure()
         about = {"attributes": json.dumps(found.attributes), "seed": json.dumps(found.seed)}
+        about["source"] = found.source
         with atomic_write(path) as temporary:
             tensors = {"change": found.change, "flipped": found.flipped}
             save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, about)
@@ -198,6 +196,6 @@ def _kept(folder: str | Path | None, key: str, measure: Callable[[], Sensitivity
             tuple(json.loads(about["attributes"])),
             file.get_tensor("change"),
             file.get_tensor("flipped"),
-            "search",
+            about.get("source", "search"),
             json.loads(about["seed"]),
         )

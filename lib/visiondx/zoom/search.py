@@ -1,10 +1,12 @@
 """Counterfactual search along single edit directions (ZOOM, section 3.3), as one batch of pairs.
 
 Every (image, attribute) pair has one scalar w; `zoom.multi` moves all attributes of an image
-together. The equations are in `zoom.descent`.
+together. The equations are in `zoom.descent`; `zoom.supervised` has the same search through a
+renderer.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -21,9 +23,11 @@ from visiondx.zoom.descent import (
     gradient_step,
 )
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.memory import Batch
 from visiondx.zoom.result import SearchResult
+from visiondx.zoom.tasks import task_of
 
-__all__ = ["Consistency", "SearchSettings", "frozen", "gradient_step", "search"]
+__all__ = ["Consistency", "SearchSettings", "frozen", "gradient_step", "search", "search_pairs"]
 
 
 def search(
@@ -46,60 +50,102 @@ def search(
         seed: where the styles came from; kept with the result.
 
     Raises:
-        InputError: styles of the wrong shape, impossible settings or consistency prompts.
+        InputError: styles of the wrong shape, impossible settings or consistency prompts, or a
+            single image does not fit into memory.
         FloatingPointError: a NaN or infinity, with its step and its term.
     """
     settings = settings or SearchSettings()
     check_styles(styles, directions)
     styles = styles.detach()
-    hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
-    pairs = len(styles) * len(directions) * len(settings.starts)
-    chunks = []
-    with (
-        frozen(generator, target, encoder),
-        tqdm(total=pairs * (settings.steps + 1), desc="search", unit="image") as bar,
-    ):
-        for first in range(0, len(styles), settings.batch):
-            some = styles[first : first + settings.batch]
-            objective = Objective(generator, target, some, settings, hold, first)
-            chunks.append((objective.p.cpu(), *_search(objective, directions, some, first, bar)))
-    p_original, w, p = zip(*chunks, strict=True)
+    delta_s = directions.delta_s.to(styles)
+    p_original, w, p = search_pairs(
+        generator,
+        target,
+        encoder,
+        directions.attributes,
+        styles,
+        lambda w, image, attribute: styles[image] + w[:, None] * delta_s[attribute],  # Eq. 3
+        settings,
+        consistency,
+    )
     return SearchResult.from_trajectories(
         directions=directions,
         styles=styles.cpu(),
-        p_original=torch.cat(p_original),
-        trajectory_w=torch.cat(w, 1),
-        trajectory_p=torch.cat(p, 1),
+        p_original=p_original,
+        trajectory_w=w,
+        trajectory_p=p,
         settings=asdict(settings),
         consistency=tuple(consistency) if consistency else None,
         seed=seed,
         generator=generator,
+        task=task_of(target),
     )
 
 
-def _search(
-    objective: Objective, directions: Directions, styles: Tensor, first: int, bar: tqdm
-) -> tuple[Tensor, Tensor]:
-    """w and p of every step (T + 1, B, N), on the CPU, of a few images with all attributes."""
-    settings = objective.settings
-    shape = (len(styles), len(directions), len(settings.starts))
-    delta_s = directions.delta_s.to(styles)
-    paths = []
-    for pairs in torch.arange(shape[0] * shape[1] * shape[2], device=styles.device).split(
-        settings.batch
+def search_pairs(
+    generator,
+    target,
+    encoder,
+    attributes: Sequence[str],
+    styles: Tensor,
+    edit: Callable[[Tensor, Tensor, Tensor], Tensor],
+    settings: SearchSettings,
+    consistency: Sequence[str] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """f(x) (B,), and w and f(x̂) of every step (T + 1, B, N) of all pairs, on the CPU.
+
+    Each pair goes through all starts, and keeps the path with the most counterfactual step.
+
+    Args:
+        attributes: their N names, for messages. styles: (B, …) of the originals, anything that
+            ``generator.synthesize`` takes.
+        edit: (w, image, attribute), (R,) each -> styles (R, …) of these pairs' x̂; image and
+            attribute are indices.
+    """
+    hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
+    pairs = len(styles) * len(attributes) * len(settings.starts)
+    with (
+        frozen(generator, target, encoder),
+        tqdm(total=pairs * (settings.steps + 1), desc="search", unit="image") as bar,
     ):
-        image, attribute, start = torch.unravel_index(pairs, shape)
-        own_styles, own_delta = styles[image], delta_s[attribute]
+        batch = Batch.start(settings.batch, generator, styles)
 
-        def edit(w, rows, own_styles=own_styles, own_delta=own_delta):  # Eq. 3
-            return own_styles[rows] + w[:, None] * own_delta[rows]
+        def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+            objective = Objective(generator, target, styles[first:last], settings, hold, first)
+            return objective.p.cpu(), *_search(objective, attributes, edit, first, batch, bar)
 
-        def place(row, image=image, attribute=attribute):
-            return f"{directions.attributes[attribute[row]]!r}, image {first + int(image[row])}"
+        chunks = batch.split(len(styles), some, bar)
+    p_original, w, p = zip(*chunks, strict=True)
+    return torch.cat(p_original), torch.cat(w, 1), torch.cat(p, 1)
 
-        w = styles.new_tensor(settings.starts)[start]
-        paths.append(descend(objective.index(image), w, edit, place, bar))
+
+def _search(
+    objective: Objective,
+    attributes: Sequence[str],
+    edit: Callable,
+    first: int,
+    batch: Batch,
+    bar: tqdm,
+) -> tuple[Tensor, Tensor]:
+    """w and p of every step (T + 1, B, N), on the CPU, of the images from ``first`` on."""
+    settings, p_original = objective.settings, objective.p
+    shape = (len(p_original), len(attributes), len(settings.starts))
+    pairs = torch.arange(math.prod(shape), device=p_original.device)
+
+    def some(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        image, attribute, begin = torch.unravel_index(pairs[start:stop], shape)
+
+        def move(w, rows):
+            return edit(w, first + image[rows], attribute[rows])
+
+        def place(row):
+            return f"{attributes[attribute[row]]!r}, image {first + int(image[row])}"
+
+        w = p_original.new_tensor(settings.starts)[begin]
+        return descend(objective.index(image), w, move, place, bar)
+
+    paths = batch.split(len(pairs), some, bar)
     w, p = (torch.cat(path, 1).unflatten(1, shape) for path in zip(*paths, strict=True))
-    reached = (p - objective.p[:, None, None]).abs().amax(0)  # (B, N, starts)
+    reached = (p - p_original[:, None, None]).abs().amax(0)  # (B, N, starts)
     best = reached.argmax(2)[None, :, :, None].expand(len(w), -1, -1, 1)
     return tuple(path.gather(3, best).squeeze(3).cpu() for path in (w, p))

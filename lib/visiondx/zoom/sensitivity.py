@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -21,7 +22,10 @@ from visiondx.zoom.result import SearchResult
 class Sensitivity:
     """How far each attribute moved the target's probability, image by image.
 
-    ``source`` says how: "search" (ZOOM's counterfactuals) or "intervention" (the renderer).
+    Of a keypoint detector, its points; of a segmentation network, its parts (see ``zoom.tasks``).
+    ``source`` says how: "search" (ZOOM's counterfactuals), "supervised" (the same search through
+    the renderer), "intervention" (the renderer switches it), or "drawing" (the points or parts
+    themselves).
     """
 
     attributes: tuple[str, ...]
@@ -40,6 +44,21 @@ class Sensitivity:
     @classmethod
     def from_search(cls, result: SearchResult) -> "Sensitivity":
         return cls(result.attributes, result.change, result.flipped, "search", result.seed)
+
+    @classmethod
+    def pool(cls, parts: Sequence["Sensitivity"]) -> "Sensitivity":
+        """The images of several together, say of all seeds.
+
+        Raises:
+            InputError: none, or other attributes or sources among them.
+        """
+        if len({(part.attributes, part.source) for part in parts}) != 1:
+            raise InputError(
+                "Only sensitivities of the same attributes and source pool, got "
+                f"{len(parts)} of {sorted({part.source for part in parts})}."
+            )
+        change, flipped = (torch.cat([getattr(p, k) for p in parts]) for k in ("change", "flipped"))
+        return cls(parts[0].attributes, change, flipped, parts[0].source)
 
     @cached_property
     def h(self) -> tuple[Estimate, ...]:

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.zoom.directions import SIDES, directions, largest_threshold, text_directions
+from visiondx.training.memory import keep_memory
+from visiondx.zoom.directions import SIDES, from_relevance, text_directions, threshold_for
+from visiondx.zoom.estimate import edit_relevance
 
 
 @torch.no_grad()
 def sweep(
     generator,
     encoder,
-    M: Tensor,
+    M: Tensor | None,
     attributes: Sequence[str],
     neutral: str,
     styles: Tensor,
@@ -24,6 +26,7 @@ def sweep(
     judges=None,
     names: Sequence[str] | None = None,
     batch: int = 128,
+    estimator: str = "relevance",
 ) -> pd.DataFrame:
     """Edit every image by the same w, with λ chosen so that a given number of channels is left.
 
@@ -33,7 +36,8 @@ def sweep(
     same in the judges' probabilities; images that they say had the attribute do not count.
 
     Args:
-        styles: (B, c_S). M: (c_S, c_T). w: in standard deviations of style.
+        styles: (B, c_S). w: in standard deviations of style.
+        M, estimator: (c_S, c_T) and "relevance", or None and "gradient", see ``zoom.estimate``.
         judges, names: ``models.judges.Judges``, and its attribute that each prompt is about.
 
     Returns:
@@ -43,6 +47,8 @@ def sweep(
         InputError: unusable prompts, more channels than are relevant, or an unknown name.
     """
     delta_t = text_directions(encoder, attributes, neutral)
+    keep_memory()  # on the CPU, halves the time
+    strength = edit_relevance(generator, encoder, delta_t, estimator, M)
     columns = [judges.column(name) for name in names] if judges is not None else []
 
     def read(changed: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,10 +66,9 @@ def sweep(
     total = len(sides) * len(channels) * len(attributes)
     with tqdm(total=total, desc="sweeping λ", unit="edit") as bar:
         for sided, count in [(s, c) for s in sides for c in channels]:
-            thresholds = largest_threshold(M, delta_t, count, sided)
-            found = directions(
-                M, encoder, attributes, neutral, generator.style_std, thresholds, sided
-            )
+            thresholds = threshold_for(strength, count, sided)
+            std = generator.style_std
+            found = from_relevance(strength, attributes, neutral, delta_t, std, thresholds, sided)
             for n, attribute in enumerate(attributes):
                 after, judged = read(styles + w * found.delta_s[n].to(styles))
                 own, rest = _split((after - before) / scale, n)

@@ -8,8 +8,11 @@ from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
+from visiondx.models.outputs import displacement, extent, mean_iou
 from visiondx.stats import Estimate
+from visiondx.worlds.parts import coverage
 from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.tasks import LIMITS, compare, crossed, task_of
 
 
 @torch.no_grad()
@@ -17,6 +20,10 @@ def true_sensitivity(
     world, target, attributes: Sequence[str], n: int = 512, seed: int = 100, batch: int = 256
 ) -> Sensitivity:
     """Mean |f(x with) - f(x without)| of each attribute: n scenes, each rendered both ways.
+
+    Of a keypoint detector, how far the attribute moves its points; of a segmentation network,
+    1 - IoU of its parts (see ``zoom.tasks``). That is no error where the attribute truly moves
+    them, see ``true_movement``.
 
     Args:
         world: ``sample``, ``switch`` and ``render``, such as ``worlds.faces``.
@@ -33,21 +40,52 @@ def true_sensitivity(
         )
     if n < 2:
         raise InputError(f"true_sensitivity needs n of 2 or more, got {n}.")
+    task = task_of(target)
     scenes = world.sample(n, seed)
     device = next((p.device for p in target.parameters()), torch.device("cpu"))
     change, flipped = torch.empty(n, len(attributes)), torch.empty(n, len(attributes)).bool()
     with tqdm(total=n * len(attributes), desc="truth", unit="image") as bar:
         for column, name in enumerate(attributes):
-            sides = []
-            for value in (True, False):
-                switched = world.switch(scenes, name, value)
-                parts = [switched[i : i + batch] for i in range(0, n, batch)]
-                sides.append(torch.cat([target(world.render(p.to(device))).cpu() for p in parts]))
-            with_it, without = sides
-            change[:, column] = (with_it - without).abs()
-            flipped[:, column] = (with_it >= 0.5) != (without >= 0.5)
-            bar.update(n)
+            with_it, without = (world.switch(scenes, name, value) for value in (True, False))
+            for rows in torch.arange(n).split(batch):
+                sides = [world.render(side[rows].to(device)) for side in (without, with_it)]
+                p_without, p = (side.cpu() for side in compare(target, *sides))
+                change[rows, column] = (p - p_without).abs()
+                flipped[rows, column] = crossed(p, p_without, task)
+                bar.update(len(rows))
     return Sensitivity(tuple(attributes), change, flipped, "intervention", seed)
+
+
+@torch.no_grad()
+def true_movement(
+    world, task: str, attributes: Sequence[str], n: int = 256, seed: int = 100, batch: int = 128
+) -> Sensitivity:
+    """How far an attribute moves what there is to find: the points, or the parts, of the drawing.
+
+    The displacement, or 1 - IoU, of the truth itself, under the intervention of
+    ``true_sensitivity``: what a perfect target would show. A target that moves more errs.
+
+    Args:
+        task: "keypoints" (``world.keypoints``) or "segmentation" (``world.masks``).
+
+    Raises:
+        InputError: another task, or a name that the world does not have.
+    """
+    if task not in ("keypoints", "segmentation"):
+        raise InputError(f"Only keypoints and segmentation have a true movement, got {task!r}.")
+    scenes = world.sample(n, seed)
+    change = torch.empty(n, len(attributes))
+    for column, name in enumerate(attributes):
+        for rows in torch.arange(n).split(batch):
+            sides = [world.switch(scenes[rows], name, value) for value in (False, True)]
+            if task == "keypoints":
+                without, with_it = (world.keypoints(side) for side in sides)
+                change[rows, column] = displacement(with_it, without, extent(without))
+            else:
+                maps = [coverage(world, side) for side in sides]
+                without, with_it = (one.argmax(1) for one in maps)
+                change[rows, column] = 1 - mean_iou(without, with_it, maps[0].shape[1])
+    return Sensitivity(tuple(attributes), change, change >= LIMITS[task], "drawing", seed)
 
 
 def named(world, prompts: Sequence[str], known: dict[str, str] | None = None) -> dict[str, str]:
@@ -88,18 +126,89 @@ def spearman(
     Raises:
         InputError: other attributes, or fewer than three.
     """
+    _check_alike(measured, true)
+    (value,), drawn = _resampled(measured, true, draws, np.random.default_rng(seed))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high), len(true.attributes))
+
+
+def mean_spearman(
+    pairs: Sequence[tuple[Sensitivity, Sensitivity]], draws: int = 1000, seed: int = 0
+) -> Estimate:
+    """``spearman`` of (measured, true) of several targets, its mean; n is how many these are.
+
+    The interval resamples the targets, then the images of both sides.
+
+    Raises:
+        InputError: no pairs; else as ``spearman``.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for measured, true in pairs:
+        _check_alike(measured, true)
+        found.append(_resampled(measured, true, draws, rng))
+    return _mean_over_targets([value for (value,), _ in found], [d for _, d in found], rng)
+
+
+def split_half(parts: Sequence[Sensitivity], draws: int = 1000, seed: int = 0) -> Estimate:
+    """How well a sensitivity agrees with itself: a ceiling for what can agree with it.
+
+    The rank correlation of h over one half of the images with h over the other, averaged over
+    random halves and over targets; n is how many targets these are. The Spearman-Brown formula,
+    which would raise it to what all images give, is not applied.
+
+    Args:
+        parts: one for each target. draws: random halves.
+
+    The interval resamples the targets, and takes one pair of halves of each.
+
+    Raises:
+        InputError: no parts, fewer than three attributes or fewer than four images.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for part in parts:
+        images, n = part.change.shape
+        if n < 3 or images < 4:
+            raise InputError(
+                "Halves need three or more attributes and four or more images, got "
+                f"{n} and {images}."
+            )
+        change = part.change.double().numpy()
+        one = rng.permuted(np.tile(np.arange(images) < images // 2, (draws, 1)), axis=1)
+        halves = [(side @ change) / side.sum(1, keepdims=True) for side in (one, ~one)]
+        drawn.append(_correlation(*(rankdata(h, axis=1) for h in halves)))
+    return _mean_over_targets([float(d.mean()) for d in drawn], drawn, rng)
+
+
+def _check_alike(measured: Sensitivity, true: Sensitivity) -> None:
     if measured.attributes != true.attributes or len(true.attributes) < 3:
         raise InputError(
             "A rank correlation needs the same three or more attributes on both sides, got "
             f"{list(measured.attributes)} and {list(true.attributes)}."
         )
-    rng = np.random.default_rng(seed)
+
+
+def _resampled(
+    measured: Sensitivity, true: Sensitivity, draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rank correlation (1,), and those of resampled images (draws,)."""
     sides = [side.change.double().numpy() for side in (measured, true)]
     resampled = [side[rng.integers(len(side), size=(draws, len(side)))].mean(1) for side in sides]
     drawn = _correlation(*(rankdata(h, axis=1) for h in resampled))
-    (value,) = _correlation(*(rankdata(side.mean(0, keepdims=True), axis=1) for side in sides))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), len(true.attributes))
+    return _correlation(*(rankdata(side.mean(0, keepdims=True), axis=1) for side in sides)), drawn
+
+
+def _mean_over_targets(
+    values: Sequence[float], drawn: Sequence[np.ndarray], rng: np.random.Generator
+) -> Estimate:
+    """Mean of the targets' values; its interval draws targets, and of each one of its draws."""
+    if not values:
+        raise InputError("A mean over targets needs one target or more, got none.")
+    table = np.stack(drawn)  # (targets, draws)
+    chosen, which = (rng.integers(k, size=(table.shape[1], len(table))) for k in table.shape)
+    low, high = np.quantile(table[chosen, which].mean(1), [0.025, 0.975])
+    return Estimate(float(np.mean(values)), float(low), float(high), len(values))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

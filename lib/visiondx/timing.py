@@ -1,0 +1,33 @@
+"""Timings on a busy machine: what is compared takes turns, so a disturbance meets all of it."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+
+def race(
+    calls: Mapping[str, Callable[[], object]], turns: int, title: str = "timing"
+) -> pd.DataFrame:
+    """Seconds of each call, by turn: (turns) x (names of calls). A turn to warm up is not counted.
+
+    The ratio of two columns, turn by turn, is what a busy machine leaves comparable.
+    """
+    rows = []
+    for _ in tqdm(range(turns + 1), desc=title, unit="turn"):
+        row = {}
+        for name, call in calls.items():
+            start = _now()
+            call()
+            row[name] = _now() - start
+        rows.append(row)
+    return pd.DataFrame(rows[1:], columns=list(calls)).rename_axis("turn")
+
+
+def _now() -> float:
+    """Seconds; a GPU has then done what it was asked before."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

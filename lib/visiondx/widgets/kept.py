@@ -1,0 +1,78 @@
+"""Pictures of a session, kept with the recipe that makes them again."""
+
+import io
+import json
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from visiondx.errors import InputError
+from visiondx.files import atomic_write
+from visiondx.widgets.session import EditSession, View
+
+SIZE = 320  # least pixels of a shown picture's longer side
+
+
+def picture(image: Tensor) -> Image.Image:
+    """An image (3, H, W) in [0, 1], smoothly enlarged by a whole number to ``SIZE`` or more."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    small = Image.fromarray(pixels)
+    scale = -(-SIZE // max(small.size))
+    return small.resize((scale * small.width, scale * small.height), Image.Resampling.LANCZOS)
+
+
+def png(image: Tensor) -> bytes:
+    """``picture`` as a PNG file's bytes, written fast rather than small."""
+    buffer = io.BytesIO()
+    picture(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def save(session: EditSession, folder: str | Path) -> Path:
+    """Write the present picture (PNG) and, beside it, what makes it again (JSON).
+
+    Returns:
+        The PNG, ``picture_001.png`` or the next free number.
+    """
+    folder, number = Path(folder), 1
+    while (path := folder / f"picture_{number:03d}.png").exists():
+        number += 1
+    view = session.view()
+    recipe = {
+        "prompts": dict(zip(session.attributes, session.w.tolist(), strict=True)),
+        "neutral": session.neutral,
+        "directions": session.estimator,
+        "channels": session.channels,
+        "seed": session.seed,
+        "target": session.target_name,
+        "p": view.p,
+        "p_original": view.p_original,
+        "ssim": view.ssim,
+        "generator": session.generator.fingerprint,
+        "encoder": session.encoder.fingerprint,
+    }
+    with atomic_write(path.with_suffix(".json")) as part:
+        part.write_text(json.dumps(recipe, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(path) as part:
+        part.write_bytes(png(view.image))
+    return path
+
+
+def restore(session: EditSession, path: str | Path) -> View:
+    """The picture of a JSON file that ``save`` wrote, under the session's own target.
+
+    Raises:
+        InputError: no such file, or a picture of another generator or encoder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No file at {path}: check the path.")
+    recipe = json.loads(path.read_text("utf-8"))
+    for model in ("generator", "encoder"):
+        if recipe[model] != getattr(session, model).fingerprint:
+            raise InputError(f"{path.name} was made with another {model}: open that one.")
+    session.channels = recipe["channels"]
+    session.apply(list(recipe["prompts"]), recipe["neutral"], recipe["directions"])
+    session.new_face(recipe["seed"])
+    return session.set(list(recipe["prompts"].values()))

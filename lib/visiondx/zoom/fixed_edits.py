@@ -1,0 +1,137 @@
+"""Edits that no gradient chose: a grid of each attribute alone, random ones of all together.
+
+They need no gradient, so a target cannot hide from them (see ``zoom.resistance``); and they show
+what the edits do to the images themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from visiondx.errors import InputError
+from visiondx.zoom.directions import Directions
+from visiondx.zoom.resistance import BATCH, Jury, Resistance, answers
+
+
+def grid_weights(attributes: Sequence[str], epsilon: float, points: int = 8) -> dict[str, Tensor]:
+    """Every attribute alone at a grid of weights within ±epsilon, 0 left out.
+
+    Returns:
+        attribute -> (points, N) weights.
+
+    Raises:
+        InputError: points is odd or below 2.
+    """
+    if points < 2 or points % 2:
+        raise InputError(f"points must be even, half on each side of 0, got {points}.")
+    half = torch.arange(1, points // 2 + 1) * (2 * epsilon / points)
+    line = torch.cat([-half.flip(0), half])
+    return {a: line[:, None] * torch.eye(len(attributes))[i] for i, a in enumerate(attributes)}
+
+
+def random_weights(attributes: Sequence[str], epsilon: float, draws: int, seed: int) -> Tensor:
+    """All attributes together, uniform within ±epsilon: (draws, N)."""
+    source = torch.Generator().manual_seed(seed)
+    return (2 * torch.rand(draws, len(attributes), generator=source) - 1) * epsilon
+
+
+@torch.no_grad()
+def harm(
+    generator,
+    directions: Directions,
+    styles: Tensor,
+    labels: Sequence[str],
+    jury: Jury,
+    epsilons: Sequence[float],
+    draws: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What random edits within ±ε do to the images themselves; no target is asked.
+
+    Beyond some ε a target that withstands edits is wrong: its label has really changed, or there
+    is no face any more. This table is for choosing ε.
+
+    Args:
+        styles: (B, c_S); each is edited ``draws`` times, by ``random_weights``.
+
+    Returns:
+        One row an ε, the first is 0: ``real``, the share as real as renders are; and for each label
+        the share of which both judges say what they said of the original (``<label>_same``), or
+        the opposite (``<label>_changed``), of those originals that they agreed about.
+
+    Raises:
+        InputError: no judge reads a label.
+    """
+    columns = [jury.judges.column(label) for label in labels]
+    offset = random_weights(directions.attributes, 1.0, draws, seed) @ directions.delta_s.cpu()
+    offset = offset.to(styles)
+    originals = torch.cat([generator.synthesize(part) for part in styles.split(BATCH)])
+    known, unsure = (t[:, columns].cpu() for t in jury.judges.read(originals))
+    known, asked = known.repeat(draws, 1), ~unsure.repeat(draws, 1)
+    rows = []
+    for epsilon in (0.0, *epsilons):
+        moved = (styles + epsilon * offset[:, None]).flatten(0, 1)
+        edited = torch.cat([generator.synthesize(part) for part in moved.split(BATCH)])
+        seen, unsure = (t[:, columns].cpu() for t in jury.judges.read(edited))
+        row = {"epsilon": epsilon, "real": jury.realism.real(edited).double().mean().item()}
+        for i, label in enumerate(labels):
+            agreed, own = ~unsure[asked[:, i], i], (seen == known)[asked[:, i], i]
+            row[f"{label}_same"] = (own & agreed).double().mean().item()
+            row[f"{label}_changed"] = (~own & agreed).double().mean().item()
+        rows.append(row)
+    return pd.DataFrame(rows).assign(n=len(known))
+
+
+@torch.no_grad()
+def fixed_edits(
+    generator,
+    targets: Mapping[str, object],
+    directions: Directions,
+    styles: Tensor,
+    seeds: Tensor,
+    weights: Mapping[str, Tensor],
+    jury: Jury,
+    labels: Mapping[str, str],
+    batch: int = BATCH,
+) -> dict[str, Resistance]:
+    """The same edits of the same images for several targets; no gradient chose them.
+
+    Args:
+        targets: name -> target. labels: name -> the judges' attribute that it is about.
+        styles: (B, c_S). seeds: (B,).
+        weights: column -> (points, N), a flip at any point counts. batch: edited images at once.
+
+    Returns:
+        name -> a column for each of ``weights``.
+    """
+    device = generator.style_mean.device
+    w = torch.cat(list(weights.values()))
+    offset = (w @ directions.delta_s.cpu()).to(device)  # (K, c_S)
+    raw = {name: [] for name in targets}
+    kept = {name: [] for name in targets}
+    chunks = torch.arange(len(styles)).split(max(1, batch // len(w)))
+    for rows in tqdm(chunks, desc="fixed edits", unit="batch"):
+        own = styles[rows].to(device)
+        originals = generator.synthesize(own)
+        moved = (own[:, None] + offset).flatten(0, 1)
+        edited = torch.cat([generator.synthesize(part) for part in moved.split(batch)])
+        twice = originals.repeat_interleave(len(w), 0)
+        for name, target in targets.items():
+            before = answers(target, originals).repeat_interleave(len(w))
+            flipped = answers(target, edited) != before
+            keeps = flipped.clone()
+            keeps[flipped] = jury.kept(labels[name], twice[flipped], edited[flipped])
+            for into, found in ((raw, flipped), (kept, keeps)):
+                into[name].append(found.unflatten(0, (len(rows), len(w))))
+    sizes = [len(part) for part in weights.values()]
+
+    def columns(parts: list[Tensor]) -> Tensor:
+        return torch.stack([part.any(1) for part in torch.cat(parts).split(sizes, 1)], 1)
+
+    return {
+        name: Resistance(tuple(weights), columns(raw[name]), columns(kept[name]), seeds)
+        for name in targets
+    }

@@ -1,0 +1,202 @@
+"""How well targets withstand edits: the search itself, and what it found on another target.
+
+Flip resistance (FR, Table 2 of ZOOM) is white-box: the search runs on the very target that is
+measured. A target can look resistant only because its gradient leads nowhere; so it also meets
+edits that need none: counterfactuals that were found on another target, and those of
+``zoom.fixed_edits``.
+
+Flips are raw or kept, see ``zoom.kept``: a search may truly change what the target is about, and
+following that is no failure. Kept flips leave those out, and images unlike renders.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from visiondx.errors import InputError
+from visiondx.files import digest
+from visiondx.stats import Estimate, bootstrap
+from visiondx.zoom.directions import Directions
+from visiondx.zoom.kept import Realism, flips
+from visiondx.zoom.multi import MultiResult, SearchSettings, multi_search
+
+BATCH = 128  # images at once; a memory limit
+
+
+@dataclass(frozen=True)
+class Resistance:
+    """Which of K edits of each of B images changed a target's prediction. On the CPU."""
+
+    columns: tuple[str, ...]  # names of the K edits
+    raw: Tensor  # (B, K) bool
+    kept: Tensor  # (B, K) bool
+    seeds: Tensor  # (B,) which seed an image is from
+
+    def rate(self, columns: Sequence[str] | None = None, kind: str = "raw") -> Estimate:
+        """Share of images whose prediction none of these edits (None: of all) changed.
+
+        The interval resamples seeds, then images.
+        """
+        picked = [self.columns.index(name) for name in columns or self.columns]
+        stood = ~getattr(self, kind)[:, picked].any(1)
+        return bootstrap(stood.double().numpy(), groups=self.seeds.numpy())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an edit: the shares that withstood it, raw and kept, with their intervals."""
+        rows = []
+        for name in self.columns:
+            row: dict = {"edit": name}
+            for kind in ("raw", "kept"):
+                found = self.rate([name], kind)
+                row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
+            rows.append(row)
+        return pd.DataFrame(rows).assign(n=len(self.raw))
+
+
+@dataclass(frozen=True)
+class Jury:
+    """Who says which flips are kept: two judges, and what real images look like."""
+
+    judges: object
+    realism: Realism
+
+    def kept(self, label: str, originals: Tensor, edited: Tensor) -> Tensor:
+        """Which of M flips, images (M, 3, H, W) before and after, are kept: (M,) bool.
+
+        Raises:
+            InputError: no judge reads the label.
+        """
+        if not len(edited):
+            return torch.zeros(0, dtype=torch.bool)
+        device = self.realism.mean.device
+        originals, edited = originals.to(device), edited[:, None].to(device)
+        before, after = torch.zeros(len(edited)), torch.ones(len(edited), 1)  # all of them flipped
+        found = flips(originals, edited, before, after, self.judges, label, self.realism)
+        return found.kept[:, 0]
+
+
+def search_seeds(
+    generator,
+    target,
+    encoder,
+    directions: Directions,
+    seeds: Sequence[int],
+    images: int,
+    settings: SearchSettings,
+    consistency: Sequence[str] | None = None,
+    folder: str | Path | None = None,
+) -> tuple[MultiResult, Tensor]:
+    """The multi-attribute search from fresh images of every seed, as one result.
+
+    Args:
+        images: of each seed. folder: finished seeds are kept there, so that a long run resumes.
+
+    Returns:
+        The result of all B images, and the seed of each (B,).
+
+    Raises:
+        InputError, FloatingPointError: see ``multi_search``.
+    """
+    key = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
+    key += [digest(delta_s=directions.delta_s), consistency]
+    key += [getattr(encoder, "fingerprint", None)] * bool(consistency)
+    parts = []
+    for seed in tqdm(seeds, desc="seeds"):
+        name = sha256(json.dumps([*key, seed]).encode()).hexdigest()[:20]
+        kept = Path(folder) / f"search-{name}" if folder else None
+        if kept is None or not (kept / "multi.safetensors").is_file():
+            styles = generator.sample_styles(images, seed)
+            found = multi_search(
+                generator, target, encoder, directions, styles, settings, consistency, seed
+            )
+            if kept is not None:
+                found.save(kept)  # the tensors last, whole or not at all
+            names = ("styles", "p_original", "trajectory_w", "trajectory_p")
+            parts.append([getattr(found, name) for name in names])
+        else:
+            tensors = load_file(kept / "multi.safetensors")
+            parts.append([tensors[name] for name in ("styles", "p_original", "w", "p")])
+    styles, p_original, w, p = (torch.cat(part) for part in zip(*parts, strict=True))
+    result = MultiResult.from_trajectories(
+        directions=directions,
+        styles=styles,
+        p_original=p_original,
+        trajectory_w=w,
+        trajectory_p=p,
+        settings=asdict(settings),
+        consistency=tuple(consistency) if consistency else None,
+        seed=None,
+        generator=generator,
+    )
+    return result, torch.tensor(list(seeds)).repeat_interleave(images)
+
+
+def white_box(
+    result: MultiResult,
+    seeds: Tensor,
+    label: str,
+    jury: Jury,
+    steps: Sequence[int] = (25, 100),
+) -> Resistance:
+    """Flips after so many steps of one search: the columns are "25" and "100".
+
+    Whether a flip is kept is judged at the first step that flips: of the edits that do, it is the
+    mildest, for which the label is least often another.
+
+    Raises:
+        InputError: fewer steps were made, or no judge reads the label.
+    """
+    parts: dict[str, list[Tensor]] = {"raw": [], "kept": []}
+    for count in steps:
+        found = result.upto(count).at_first_flip()
+        keeps = found.flipped.clone()
+        for rows in found.flipped.nonzero()[:, 0].split(BATCH):
+            some = rows.tolist()
+            keeps[rows] = jury.kept(label, found.originals(some), found.images(some))
+        parts["raw"].append(found.flipped)
+        parts["kept"].append(keeps)
+    raw, kept = (torch.stack(part, 1) for part in parts.values())
+    return Resistance(tuple(map(str, steps)), raw, kept, seeds)
+
+
+@torch.no_grad()
+def transfer(result: MultiResult, seeds: Tensor, target, label: str, jury: Jury) -> Resistance:
+    """The images that flipped one target are shown to another: one column, "transfer".
+
+    Only images that flipped the first count.
+
+    Raises:
+        InputError: nothing flipped it.
+    """
+    rows = result.flipped.nonzero()[:, 0]
+    if not len(rows):
+        raise InputError("The search flipped no image, so nothing can be shown to another target.")
+    raw, kept = torch.zeros(2, len(rows), 1).bool()
+    for part in torch.arange(len(rows)).split(BATCH):
+        some = rows[part].tolist()
+        originals, edited = result.originals(some), result.images(some)
+        flipped = answers(target, originals) != answers(target, edited)
+        raw[part, 0], kept[part, 0] = flipped, flipped
+        kept[part[flipped], 0] = jury.kept(label, originals[flipped], edited[flipped])
+    return Resistance(("transfer",), raw, kept, seeds[rows])
+
+
+def change(before: Tensor, after: Tensor, seeds: Tensor) -> Estimate:
+    """Mean change of paired answers, right or wrong; the interval resamples seeds, then images."""
+    paired = after.double() - before.double()
+    return bootstrap(paired.numpy(), np.mean, groups=seeds.numpy())
+
+
+def answers(target, images: Tensor) -> Tensor:
+    """(B,) bool, on the CPU: the target says "present"."""
+    device = target.mean.device
+    return torch.cat([(target(part.to(device)) >= 0.5).cpu() for part in images.split(BATCH)])

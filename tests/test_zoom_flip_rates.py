@@ -1,0 +1,156 @@
+"""Flip rates by steps: worked by hand, and the same as what the search and the judges say."""
+
+import numpy as np
+import pytest
+import torch
+
+from visiondx.errors import InputError
+from visiondx.models.target import Target
+from visiondx.zoom.descent import SearchSettings
+from visiondx.zoom.flip_rates import FlipRates, flip_rates, plot_rates, pooled, to_frame
+from visiondx.zoom.kept import ALL, Flips, Realism, clear, judge_flips
+from visiondx.zoom.multi import MultiResult, multi_search
+from visiondx.zoom.resistance import Jury
+from zoom_standins import (
+    GridClassifier,
+    GridEncoder,
+    GridGenerator,
+    GridJudges,
+    GridWorld,
+    along,
+)
+
+SETTINGS = SearchSettings(
+    steps=12, eta=0.5, epsilon=4.0, alpha=1.0, beta=0.0, gamma=0.1, starts=(0.0,), update="sign"
+)
+
+
+@pytest.fixture(scope="module")
+def jury():
+    return Jury(GridJudges(), Realism.fit(GridJudges(), GridWorld(), n=400, seed=3))
+
+
+@pytest.fixture(scope="module")
+def setting(jury):
+    target = Target(GridClassifier({0: 30.0, 9: 40.0}))
+    target.config = {"label": "bright"}
+    generator = GridGenerator()
+    return target, along(generator, 0, 9), generator, GridEncoder(), jury, GridWorld()
+
+
+def by_hand() -> FlipRates:
+    """Four images, three steps: flips at 1, at 2 (label changed), never, at 3 (not clear)."""
+    p = torch.tensor(
+        [[0.4, 0.6, 0.9, 0.7], [0.4, 0.4, 0.5, 0.5], [0.9, 0.8, 0.6, 0.7], [0.1, 0.1, 0.1, 0.8]]
+    )
+    generator = GridGenerator()
+    result = MultiResult.from_trajectories(
+        directions=along(generator, 0, 3),
+        styles=torch.zeros(4, 16),
+        p_original=p[:, 0],
+        trajectory_w=torch.zeros(4, 4, 2),
+        trajectory_p=p,
+        settings={"steps": 3},
+        consistency=None,
+        seed=None,
+        generator=generator,
+    ).at_first_flip()
+    flips = Flips(
+        names=(ALL,),
+        raw=torch.tensor([[True], [True], [False], [True]]),
+        same=torch.tensor([[True], [False], [True], [False]]),
+        abstained=torch.tensor([[False], [False], [False], [True]]),
+        distance=torch.tensor([[1.0], [1.0], [1.0], [1.0]]),
+        limit=2.0,
+        label="bright",
+    )
+    told = torch.tensor([True, True, True, False])
+    return FlipRates(result, flips, told, torch.tensor([5, 5, 6, 6]))
+
+
+def test_rates_by_steps_by_hand():
+    found = by_hand()
+    assert [found.rate("raw", k).value for k in (0, 1, 2, 3)] == [0, 0.25, 0.5, 0.75]
+    assert [found.rate("kept", k).value for k in (0, 1, 3)] == [0, 0.25, 0.25]
+    assert found.rate("raw").value == 0.75
+    assert found.rate("kept", clear=True).value == pytest.approx(1 / 3)
+    assert found.rate("kept", clear=True).n == 3
+    assert found.rate("raw", 2, clear=True).value == pytest.approx(2 / 3)
+    assert found.by("kept", 1).tolist() == [True, False, False, False]
+    curve = found.curve("raw", (1, 3))
+    assert curve["steps"].tolist() == [1, 3]
+    assert curve["rate"].tolist() == [0.25, 0.75]
+    assert (curve["low"] <= curve["rate"]).all()
+    assert (curve["rate"] <= curve["high"]).all()
+    axis = plot_rates({"a": curve, "b": found.curve("kept", (0, 1, 3))}).axes[0]
+    assert axis.get_xscale() == "log"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "3"]
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[0.25, 0.75], [0.25, 0.25]]
+    with pytest.raises(InputError, match="raw or kept, got 'real'"):
+        found.by("real")
+
+
+def test_best_are_kept_and_the_worst_are_not_clear_ones_first():
+    found = by_hand()
+    assert found.examples(5) == ([0], [1, 2, 3])
+    assert found.examples(1) == ([0], [1])
+
+
+def test_a_table_says_why():
+    row = to_frame({"a": by_hand()}).iloc[0]
+    assert (row.search, row.raw, row.kept, row.n) == ("a", 0.75, 0.25, 4)
+    assert row.kept_of_clear == pytest.approx(1 / 3)
+    assert (row.label_changed, row.abstained, row.unreal) == (0.25, 0.25, 0)
+    assert (row.clear, row.median_step) == (0.75, 2)
+
+
+def test_pooling_resamples_targets_and_then_images():
+    one = by_hand()
+    never = torch.zeros_like(one.flips.raw)
+    other = FlipRates(one.result, Flips(**{**vars(one.flips), "raw": never}), one.clear, one.seeds)
+    both = pooled([one, other], "raw")
+    assert (both.value, both.n) == (0.375, 8)
+    assert both.low == 0  # a resample may draw the same target twice
+    assert both.high >= 0.75
+    assert pooled([one], "raw") == one.rate("raw")
+    nothing = FlipRates(one.result, one.flips, torch.zeros(4).bool(), one.seeds)
+    with pytest.raises(InputError, match="No image is clear"):
+        pooled([nothing], "kept", clear=True)
+
+
+def test_a_study_is_the_search_and_the_judges_at_the_first_flip(setting, tmp_path):
+    target, directions, generator, encoder, jury, world = setting
+    chosen = {"seeds": [3, 4], "images": 10, "settings": SETTINGS}
+    found = flip_rates(*setting, **chosen, folder=tmp_path)
+    styles = torch.cat([generator.sample_styles(10, seed) for seed in (3, 4)])
+    hold = (world.prompt("bright"), world.prompt("bright", present=False))
+    every = multi_search(generator, target, encoder, directions, styles, SETTINGS, hold)
+    assert torch.equal(found.result.first_flip, every.first_flip)
+    assert found.by("raw").any()
+    for k in (0, 2, 5, 12):
+        assert found.rate("raw", k).value == every.flip_rate(k).value
+    judged = judge_flips(every.at_first_flip(), jury.judges, "bright", jury.realism)
+    assert torch.equal(found.by("kept"), judged.kept[:, 0])
+    assert found.by("kept").any()
+    assert not found.by("kept").all()
+    seen = clear(generator.synthesize(styles), jury.judges, "bright", jury.realism)
+    assert torch.equal(found.clear, seen)
+    assert found.seeds.tolist() == [3] * 10 + [4] * 10
+    assert (found.by("raw") | ~found.by("kept")).all()
+
+    before = generator.synthesized
+    again = flip_rates(*setting, **chosen, folder=tmp_path)
+    assert torch.equal(again.result.trajectory_w, found.result.trajectory_w)
+    assert generator.synthesized - before <= 4 * 20  # only judged, not searched again
+    assert np.isclose(again.rate("kept").high, found.rate("kept").high)
+
+
+def test_a_target_without_a_label_is_refused_before_the_search(setting):
+    _, directions, generator, *rest = setting
+    before = generator.synthesized
+    with pytest.raises(InputError, match="names no label"):
+        flip_rates(
+            Target(GridClassifier({0: 1.0})), directions, generator, *rest,
+            seeds=[0], images=4, settings=SETTINGS,
+        )  # fmt: skip
+    assert generator.synthesized == before

@@ -1,0 +1,166 @@
+"""Batches that adapt to memory: stand-ins that run out of it above a number of images."""
+
+import warnings
+
+import pytest
+import torch
+
+from visiondx.errors import InputError
+from visiondx.models.target import Target
+from visiondx.zoom import memory
+from visiondx.zoom.memory import Batch, fitting, out_of_memory
+from visiondx.zoom.multi import multi_search
+from visiondx.zoom.search import SearchSettings, search
+from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, along, prompt
+
+CPU = "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: 9 bytes."
+
+
+class Small(GridGenerator):
+    """Runs out of memory above ``limit`` images at once; ``fails`` counts how often."""
+
+    def __init__(self, limit, error=None):
+        super().__init__()
+        self.limit, self.fails, self.error = limit, 0, error or RuntimeError(CPU)
+
+    def synthesize(self, styles):
+        if len(styles) > self.limit:
+            self.fails += 1
+            raise self.error
+        return super().synthesize(styles)
+
+
+def settings(**changed):
+    plain = {"steps": 6, "eta": 3.0, "epsilon": 4.0, "alpha": 1.0, "beta": 0.3, "gamma": 0.1}
+    return SearchSettings(**{**plain, "starts": (0.0, 1.0), **changed})
+
+
+def run(how, generator, images=7, **changed):
+    target, directions = Target(GridClassifier({0: 20.0, 3: -9.0})), along(generator, 0, 3, 11)
+    styles = generator.sample_styles(images, 0)
+    hold = (prompt(1), NEUTRAL)
+    return how(generator, target, GridEncoder(), directions, styles, settings(**changed), hold)
+
+
+BOTH = pytest.mark.parametrize("how", [search, multi_search])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "error", [RuntimeError(CPU), MemoryError(), torch.OutOfMemoryError("CUDA")]
+)
+def test_halved_batches_give_the_same_result_with_one_warning(how, error):
+    whole = run(how, GridGenerator())
+    generator = Small(3, error)
+    with pytest.warns(RuntimeWarning, match="Memory ran out with 64 images") as heard:
+        found = run(how, generator)
+    assert len([w for w in heard if w.category is RuntimeWarning]) == 1
+    assert "going on with 3" in str(heard[0].message)  # 7 -> 3 images of the originals
+    assert generator.fails == 1  # the rest is tried in parts of that size at once
+    small = run(how, GridGenerator(), batch=3)
+    assert torch.equal(found.trajectory_w, small.trajectory_w)
+    assert torch.equal(found.trajectory_p, small.trajectory_p)
+    assert torch.allclose(found.trajectory_w, whole.trajectory_w, atol=1e-5)
+    assert torch.equal(found.p_original, small.p_original)
+    assert found.settings == whole.settings
+
+
+def test_a_search_goes_on_where_it_was():
+    """The originals fit, the pairs do not: 42 of them, in parts of 21, 10 and then 5."""
+
+    class Later(Small):
+        def synthesize(self, styles):
+            assert len(styles) in (7, 42, 21, 10, 5, 2)
+            return super().synthesize(styles)
+
+    generator = Later(9)
+    with pytest.warns(RuntimeWarning, match="with 64 images at once; going on with 5"):
+        found = run(search, generator)
+    assert generator.fails == 3
+    assert generator.synthesized == 7 + 7 * 3 * 2 * 7  # nothing that was finished is done again
+    assert torch.allclose(found.w, run(search, GridGenerator()).w, atol=1e-5)
+
+
+def test_the_part_that_ran_out_starts_again_and_the_bar_with_it():
+    class Bar:
+        n = 0
+
+        def update(self, n):
+            self.n += n
+
+    bar, done = Bar(), []
+
+    def work(first, last):
+        bar.update(last - first)
+        if last - first > 2:
+            raise MemoryError
+        done.append((first, last))
+        return last - first
+
+    batch = Batch(8)
+    with pytest.warns(RuntimeWarning, match="with 8 images at once; going on with 2"):
+        assert batch.split(9, work, bar) == [2, 2, 2, 2, 1]
+    assert done == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)]
+    assert bar.n == 9
+    assert batch.size == 2
+
+
+@BOTH
+def test_one_image_that_does_not_fit_is_a_clear_error(how):
+    with pytest.raises(InputError, match=r"single image does not fit into memory \(.*can't alloc"):
+        run(how, Small(0))
+
+
+@BOTH
+def test_another_error_is_not_taken_for_a_lack_of_memory(how):
+    generator = Small(3, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(how, generator)
+    assert generator.fails == 1
+
+
+def test_no_warning_where_memory_suffices():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(search, GridGenerator())
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError(CPU), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+        (FloatingPointError("NaN"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error, is_memory):
+    assert out_of_memory(error) == is_memory
+
+
+def test_the_first_size():
+    styles, generator = torch.zeros(1, 16), GridGenerator()
+    assert Batch.start(None, generator, styles).size == 64
+    assert Batch.start(5, generator, styles).size == 5
+    assert fitting(8 * 2**30, 64) == 256  # 32 MiB an image
+    assert fitting(8 * 2**30, 1024) == 1
+    assert fitting(2**30, 2048) == 1
+    assert fitting(80 * 2**30, 64) == 1024
+    with pytest.raises(InputError, match="batch must be 1 or more, got 0"):
+        SearchSettings(batch=0)
+
+
+def test_on_a_gpu_free_memory_decides(monkeypatch):
+    class OnCuda:
+        device, is_cuda = torch.device("cuda"), True
+
+    monkeypatch.setattr(memory.torch.cuda, "mem_get_info", lambda device: (4 * 2**30, 8 * 2**30))
+    generator = GridGenerator()
+    assert Batch.start(None, generator, OnCuda()).size == 64  # of 64 px, in half of 4 GiB
+    generator.resolution = 256
+    assert Batch.start(None, generator, OnCuda()).size == 4
+    assert Batch.start(100, generator, OnCuda()).size == 100
