@@ -13,7 +13,7 @@ from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.stats import Estimate
 from visiondx.zoom.directions import Directions, check_prompts, text_directions
-from visiondx.zoom.estimate import check_estimator, edit_directions
+from visiondx.zoom.estimate import CHANNELS, check_estimator, edit_directions
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.search import Consistency, SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
@@ -137,6 +137,7 @@ def diagnose(
     settings: SearchSettings | None = None,
     directions: str = "relevance",
     threshold: float | Sequence[float] | None = None,
+    channels: int = CHANNELS,
     sided: str = "two",
     templates: Sequence[str] | None = None,
     truncation: float = 1.0,
@@ -153,7 +154,7 @@ def diagnose(
             then holds fixed (Eq. 8).
         images: how many generated images are searched. seed: of these images.
         directions: "relevance" (M, the paper's) or "gradient", see ``edit_directions``.
-        threshold: λ of Eq. 2; None gives each attribute its 20 most relevant style channels.
+        threshold: λ of Eq. 2; None gives each attribute its ``channels`` most relevant channels.
         M: the relevance matrix; None takes the shipped one or computes it (minutes).
         world: with it, the true sensitivities of the prompts that it knows are measured too.
         known: prompt -> the world's attribute, for prompts that its grammar does not say.
@@ -183,6 +184,7 @@ def diagnose(
         neutral,
         directions,
         threshold=threshold,
+        channels=channels,
         sided=sided,
         templates=templates,
         M=M,

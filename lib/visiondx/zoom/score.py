@@ -22,6 +22,7 @@ from visiondx.models.embedded_targets import fingerprint
 from visiondx.models.target import Target
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.estimate import CHANNELS
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.truth import label_prompts, spearman, true_sensitivity
@@ -65,6 +66,7 @@ def run_case(
     M: torch.Tensor | None = None,
     *,
     directions: str = "relevance",
+    channels: int = CHANNELS,
     seeds: Sequence[int],
     images: int,
     settings: SearchSettings,
@@ -79,7 +81,7 @@ def run_case(
     Args:
         world: the one that the target was trained on, and the generator on its renders.
         attributes: the world's names; they are asked for in the world's plain prompts.
-        M, directions: see ``diagnose``.
+        M, directions, channels: see ``diagnose``.
         images: of each seed. truth_images: rendered scenes for the truth, of the first seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
@@ -108,11 +110,12 @@ def run_case(
                 seed=seed,
                 settings=settings,
                 directions=directions,
+                channels=channels,
                 M=M,
             )
             return found.sensitivity.renamed(asked)
 
-        key = [weights, prompts, images, seed, asdict(settings), directions]
+        key = [weights, prompts, images, seed, asdict(settings), directions, channels]
         key += [generator.fingerprint, encoder.fingerprint]
         parts.append(kept_sensitivity(folder, json.dumps(key), measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label)
