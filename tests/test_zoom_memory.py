@@ -146,8 +146,8 @@ def test_the_first_size():
     styles, generator = torch.zeros(1, 16), GridGenerator()
     assert Batch.start(None, generator, styles).size == 64
     assert Batch.start(5, generator, styles).size == 5
-    assert fitting(8 * 2**30, 64) == 256  # 32 MiB an image
-    assert fitting(8 * 2**30, 1024) == 1
+    assert fitting(8 * 2**30, 64) == 512  # 16 MiB an image
+    assert fitting(8 * 2**30, 1024) == 2
     assert fitting(2**30, 2048) == 1
     assert fitting(80 * 2**30, 64) == 1024
     with pytest.raises(InputError, match="batch must be 1 or more, got 0"):
@@ -160,7 +160,7 @@ def test_on_a_gpu_free_memory_decides(monkeypatch):
 
     monkeypatch.setattr(memory.torch.cuda, "mem_get_info", lambda device: (4 * 2**30, 8 * 2**30))
     generator = GridGenerator()
-    assert Batch.start(None, generator, OnCuda()).size == 64  # of 64 px, in half of 4 GiB
+    assert Batch.start(None, generator, OnCuda()).size == 128  # of 64 px, in half of 4 GiB
     generator.resolution = 256
-    assert Batch.start(None, generator, OnCuda()).size == 4
+    assert Batch.start(None, generator, OnCuda()).size == 8
     assert Batch.start(100, generator, OnCuda()).size == 100

@@ -160,5 +160,5 @@ def test_report_and_path_of_a_diagnosis(tmp_path):
 
 
 def test_an_unsupported_task_is_refused_before_the_model_is_looked_for():
-    with pytest.raises(InputError, match="Task 'keypoints' is not supported: choose one of binary"):
-        Target.load("no_such_file.py:load", task="keypoints")
+    with pytest.raises(InputError, match="Task 'captions' is not supported: choose one of binary"):
+        Target.load("no_such_file.py:load", task="captions")

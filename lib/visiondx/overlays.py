@@ -27,7 +27,7 @@ def draw_points(
     Raises:
         InputError: shapes that do not fit.
     """
-    large = _enlarged(images, scale)
+    large = enlarged(images, scale)
     for some, colour in ((others, BEFORE), (points, AFTER)):
         if some is None:
             continue
@@ -73,7 +73,7 @@ def draw_answers(target, images: Tensor, originals: Tensor | None = None) -> Ten
     if target.task == "segmentation":
         parts = target.parts(images)
         labels = F.interpolate(parts, images.shape[2:], mode="bilinear").argmax(1)
-        return _enlarged(draw_parts(images, labels, parts.shape[1]), SCALE)
+        return enlarged(draw_parts(images, labels, parts.shape[1]))
     others = None if originals is None else target.keypoints(originals)
     return draw_points(images, target.keypoints(images), others)
 
@@ -90,7 +90,12 @@ def part_colours(parts: int) -> list[tuple[float, float, float]]:
     return [(0.5, 0.5, 0.5), *colours[::2], *colours[1::2]][:parts]
 
 
-def _enlarged(images: Tensor, scale: int) -> Tensor:
+def enlarged(images: Tensor, scale: int = SCALE) -> Tensor:
+    """Images (B, 3, H, W) with each pixel as a square: (B, 3, scale H, scale W).
+
+    Raises:
+        InputError: no such images.
+    """
     if images.ndim != 4 or images.shape[1] != 3 or scale < 1:
-        raise InputError(f"draw_points needs images (B, 3, H, W), got {tuple(images.shape)}.")
+        raise InputError(f"enlarged needs images (B, 3, H, W), got {tuple(images.shape)}.")
     return F.interpolate(images, scale_factor=float(scale), mode="nearest")

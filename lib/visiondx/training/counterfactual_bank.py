@@ -50,9 +50,12 @@ class Renders:
     def __len__(self) -> int:
         return len(self.images)
 
-    def right(self, target) -> Tensor:
-        """(N,) bool, on the CPU: whether a target says what the label says."""
-        return (answers(target, self.images) >= 0.5) == self.labels
+    @torch.no_grad()
+    def right(self, target, batch: int = 256) -> Tensor:
+        """(N,) bool, on the CPU: whether a binary target says what the label says."""
+        device = target.mean.device
+        said = [target(part.to(device) / 255) >= 0.5 for part in self.images.split(batch)]
+        return torch.cat(said).cpu() == self.labels
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,6 @@ class Round:
     images: Tensor  # (B, 3, H, W) uint8, x̂ at its most counterfactual step
     p_original: Tensor  # (B,) f(x) of the target as it then was
     p: Tensor  # (B,) f(x̂)
-    others: Tensor  # (E, 3, H, W) uint8, more generated images
-    edited: Tensor  # (E, 3, H, W) uint8, the same, edited at random
-    p_others: Tensor  # (E,) f of those that are not edited
     right: Tensor  # (n,) bool, its answers to held-out renders
 
     @property
@@ -75,10 +75,9 @@ class Round:
         return (self.p >= 0.5) == (self.p_original >= 0.5)
 
     def shown(self) -> tuple[Tensor, Tensor]:
-        """All 2B + 2E images, and their labels: what the target said of the unedited ones."""
-        parts = (self.originals, self.images, self.others, self.edited)
-        said = (self.p_original, self.p_original, self.p_others, self.p_others)
-        return torch.cat(parts), torch.cat(said) >= 0.5
+        """x and then x̂, (2B, 3, H, W), and the label of both (2B,): what the target said of x."""
+        said = self.p_original >= 0.5
+        return torch.cat([self.originals, self.images]), torch.cat([said, said])
 
     def write(self, path: Path, stamp: str) -> None:
         tensors = {part.name: getattr(self, part.name) for part in fields(self)[1:]}
@@ -131,7 +130,7 @@ class Bank:
             self._labels = torch.cat([self._labels, labels]) if index else labels
 
     def draw(self, n: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n images (n, 3, H, W) uint8 of all kinds and rounds, and their labels (n,) bool."""
+        """n images (n, 3, H, W) uint8 of all rounds, x and x̂ alike, and their labels (n,) bool."""
         rows = torch.randint(len(self._labels), (n,), generator=source)
         return self._images[rows], self._labels[rows]
 
@@ -139,10 +138,3 @@ class Bank:
 def to_bytes(images: Tensor) -> Tensor:
     """Images in [0, 1] as uint8 on the CPU."""
     return (images * 255).round().clamp(0, 255).byte().cpu()
-
-
-@torch.no_grad()
-def answers(target, images: Tensor, batch: int = 256) -> Tensor:
-    """f of uint8 images: (N,), on the CPU."""
-    device = target.mean.device
-    return torch.cat([target(part.to(device) / 255).cpu() for part in images.split(batch)])

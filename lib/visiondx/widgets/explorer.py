@@ -219,11 +219,13 @@ class Explorer:
 
     def _search(self) -> str:
         session = self.session
-        for view in session.search():
+        label, made = session.target.labels[1], session.settings.steps
+        for step, view in enumerate(session.search()):
             began = time.monotonic()
+            self.progress.clear_output()
+            self.message.value = parts.message(f"Step {step} of {made}")
             self._show(view)
             time.sleep(max(0.0, FRAME - (time.monotonic() - began)))
-        label, made = session.target.labels[1], session.settings.steps
         flip = int(session.result.first_flip[0])
         said = f"Flipped after {flip} of {made} steps" if flip >= 0 else f"No flip in {made} steps"
         return f"{said}; {label}: {view.p_original:.3f} → {view.p:.3f}."

@@ -27,8 +27,9 @@ STYLE = """<style>
   background: var(--jp-layout-color3, #e4e4e4); overflow: hidden; }
 .vdx-fill { height: 100%; background: #8fa6b8; }
 .vdx-fill.vdx-flipped { background: #d1495b; }
-.vdx-tick { position: absolute; top: 0; bottom: 0; width: 2px; background: #2e4057; }
-.vdx-tick.vdx-half { width: 1px; background: #fff; }
+.vdx-tick { position: absolute; top: 0; bottom: 0; width: 2px;
+  background: var(--jp-ui-font-color1, #222); }
+.vdx-tick.vdx-half { width: 1px; background: var(--jp-layout-color1, #fff); }
 .vdx-block { margin-bottom: 14px; }
 .vdx-badge { padding: 1px 8px; border-radius: 9px; background: #d1495b; color: #fff;
   font-size: 12px; font-weight: 600; }
@@ -48,7 +49,7 @@ def readings(view: View, labels: tuple[str, str], original: View) -> str:
         <div class="vdx-bar"><div class="vdx-fill{flipped}" style="width:{100 * view.p:.1f}%"></div>
         <div class="vdx-tick vdx-half" style="left:50%"></div>
         <div class="vdx-tick" style="left:calc({100 * view.p_original:.1f}% - 1px)"></div></div>
-        <span class="vdx-soft">the original has {view.p_original:.3f} (dark mark)</span>""",
+        <span class="vdx-soft">the original has {view.p_original:.3f} (the mark)</span>""",
         f"""<div class="vdx-name"><span>SSIM with the original</span>
         <span class="vdx-value vdx-ssim">{view.ssim:.3f}</span></div>
         <div class="vdx-bar"><div class="vdx-fill"

@@ -49,13 +49,14 @@ def harm(
     draws: int = 4,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What random edits within ±ε do to the images themselves; no target is asked.
+    """What edits within ±ε do to the images themselves, at worst; no target is asked.
 
-    Beyond some ε a target that withstands edits is wrong: its label has really changed, or there
-    is no face any more. This table is for choosing ε.
+    Every attribute is at +ε or -ε, at random: in such corners strong searches end. Beyond some ε a
+    target that withstands edits is wrong: its label has really changed, or there is no face any
+    more. This table is for choosing ε.
 
     Args:
-        styles: (B, c_S); each is edited ``draws`` times, by ``random_weights``.
+        styles: (B, c_S); each is edited to ``draws`` corners.
 
     Returns:
         One row an ε, the first is 0: ``real``, the share as real as renders are; and for each label
@@ -66,8 +67,8 @@ def harm(
         InputError: no judge reads a label.
     """
     columns = [jury.judges.column(label) for label in labels]
-    offset = random_weights(directions.attributes, 1.0, draws, seed) @ directions.delta_s.cpu()
-    offset = offset.to(styles)
+    corners = random_weights(directions.attributes, 1.0, draws, seed).sign()
+    offset = (corners @ directions.delta_s.cpu()).to(styles)
     originals = torch.cat([generator.synthesize(part) for part in styles.split(BATCH)])
     known, unsure = (t[:, columns].cpu() for t in jury.judges.read(originals))
     known, asked = known.repeat(draws, 1), ~unsure.repeat(draws, 1)

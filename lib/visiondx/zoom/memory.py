@@ -13,7 +13,7 @@ from visiondx.training.memory import keep_memory
 
 CPU_BATCH = 64  # more is no faster
 CUDA_BATCH = 1024
-PIXEL_BYTES = 8192  # that a search may keep of each pixel until its gradient is there
+PIXEL_BYTES = 4096  # that a search may keep of each pixel until its gradient is there
 RESOLUTION = 64  # of a generator that does not tell
 MESSAGES = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of RuntimeErrors
 
@@ -90,7 +90,7 @@ class Batch:
 def fitting(free: int, resolution: int) -> int:
     """How many images of this side a search can hold in ``free`` bytes, from 1 to 1,024.
 
-    A guess that ``Batch.split`` corrects: our generator and encoder take 5 KiB a pixel.
+    A guess that ``Batch.split`` corrects; our generator and encoder take 3.3 KiB a pixel.
     """
     return min(CUDA_BATCH, max(1, free // (PIXEL_BYTES * resolution**2)))
 

@@ -16,6 +16,7 @@ error curve is usually cut.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -30,7 +31,7 @@ LIMITS = {"binary": 0.5, "keypoints": 0.07, "segmentation": 0.5}
 SEED = 0  # of Eq. 6's random points
 
 
-class Original:
+class Original(ABC):
     """The originals' side of a search, computed once. Every tensor here has a row an image.
 
     Attributes: ``answer`` (B, …), f(x). ``p`` (B,), what the trajectories are compared with.
@@ -60,13 +61,13 @@ class Original:
         """What ``loss`` and ``change`` take, of edited images."""
         return self.target.output(images, self.task)
 
+    @abstractmethod
     def loss(self, output: Tensor) -> Tensor:
         """L_target of x̂ (B,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def change(self, output: Tensor) -> Tensor:
         """p of x̂ (B,)."""
-        raise NotImplementedError
 
 
 class Label(Original):
