@@ -24,6 +24,7 @@ from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
+from visiondx.training.precision import fast_autocast
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def train_encoder(
         ids = torch.cat([tokenizer(captions), bank.pick(source)])
         labels, share = pool.labels[rows].to(device), bank.share.to(device)
         pictures = augment(pool.render(rows).to(device), source, config.augmentation)
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             images = clip.encode_image(reader.prepare(pictures))
             texts = embed_tokens(clip, ids.to(device))
         images, texts = F.normalize(images.float(), dim=1), F.normalize(texts.float(), dim=1)

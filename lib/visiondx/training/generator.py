@@ -32,6 +32,7 @@ from visiondx.training.loop import (
 )
 from visiondx.training.mapping import pretrain_mapping
 from visiondx.training.memory import keep_memory
+from visiondx.training.precision import fast_autocast
 from visiondx.training.regression import presence, regression_terms
 from visiondx.worlds.base import Attributes
 
@@ -138,7 +139,7 @@ class Phases:
         return self.world.render(attributes, size=self.generator.resolution) * 2 - 1
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16)
+        return fast_autocast(self.device, self.config.bf16)
 
     def step(self, trainer: Trainer, i: int) -> dict[str, float]:
         """One generator step and, once the overlap has begun, one discriminator step."""

@@ -15,6 +15,7 @@ from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
+from visiondx.training.precision import fast_autocast
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _train_one(
         source = torch.Generator().manual_seed(step_seed(seed, i))
         rows = pool.pick(config.batch, source)
         images = augment(pool.render(rows).to(device), source, augmentation)
-        with torch.autocast(device, torch.bfloat16):
+        with fast_autocast(device):
             _, logits = net(images)
         truth = {name: label[rows].to(device) for name, label in groups.items()}
         loss = judge_loss(judges, logits, pool.labels[rows].to(device), truth)

@@ -25,6 +25,7 @@ from visiondx.stats import Estimate, bootstrap
 from visiondx.training.augment import grain, soften, tint
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
 from visiondx.training.memory import keep_memory
+from visiondx.training.precision import fast_autocast
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.parts import coverage
 
@@ -113,7 +114,7 @@ def train_parts(
                 images = change(images, source, config.augmentation)
             truth = _truth(world, attributes, config.task).to(device)
         images = images.clamp(0, 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16):
+        with fast_autocast(device):
             maps = net(images)
         maps = maps.float().contiguous()
         if config.task == "keypoints":

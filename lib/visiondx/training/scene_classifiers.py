@@ -23,6 +23,7 @@ from visiondx.training.adversarial import pgd
 from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
 from visiondx.training.memory import keep_memory
+from visiondx.training.precision import fast_autocast
 from visiondx.worlds import scenes
 
 POOL = 24_000  # renders that all of them share
@@ -162,7 +163,7 @@ def train_scene_classifier(
         if config.augmentation:
             images = augment(images, source, config.augmentation)
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16):
+        with fast_autocast(device):
             if config.epsilon:
                 net.eval()
                 images = pgd(

@@ -21,6 +21,7 @@ from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
+from visiondx.training.precision import fast_autocast
 from visiondx.worlds.base import Attributes
 
 
@@ -128,7 +129,7 @@ def train_target(
             made = pool.render(kept[rows]) if pool else world.render(attributes[rows])
             images = augment(made.to(device), source, config.augmentation)
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16):
+        with fast_autocast(device):
             logits = net(images)[:, 0]
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels[rows].to(device))
         trainer.descend(adam, {"label": loss})

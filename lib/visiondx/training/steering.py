@@ -1,0 +1,174 @@
+"""The generator's last lesson: to be steered.
+
+A generator that has only seen styles of whole pictures has never met an edited one: black hair that
+is pushed towards blond passes brown and ends in neon. Jahanian et al. ("On the 'steerability' of
+generative adversarial networks", 2020) train generator and edits together, and so do we: styles are
+moved along the mean difference between pictures with an attribute and without it, by as many
+channels and as far as edits move them, and the picture should then be the render in which that one
+attribute is switched. Mapping and affine layers stay as they are, so the style space does, too;
+unmoved styles must give the pictures that they gave.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visiondx.errors import InputError
+from visiondx.models.generator import StyleGenerator
+from visiondx.models.stylegan2 import normalize_2nd_moment
+from visiondx.training.loop import Trainer, cosine, set_learning_rate, update_average
+from visiondx.training.memory import keep_memory
+from visiondx.training.precision import fast_autocast
+from visiondx.training.regression import regression_terms
+from visiondx.worlds.base import Attributes, World
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """Settings of the lesson.
+
+    Args:
+        images: generator images, moved and unmoved ones.
+        batch: images a step. moved: of them with moved styles.
+        channels: numbers of style channels that edits move; each image draws one.
+        weights: how far, w of Eq. 3 in standard deviations, uniform between the two.
+        noise: of the direction, in its own root mean square: words give no exact directions.
+        towards: share of the edits that add their attribute; the others take it away.
+        samples: z that the mean differences are taken over.
+    """
+
+    images: int = 64_000
+    batch: int = 16
+    moved: int = 12
+    channels: tuple[int, ...] = (20, 80, 320, 800)
+    weights: tuple[float, float] = (6.0, 20.0)
+    noise: float = 0.5
+    towards: float = 0.75
+    samples: int = 20_000
+    lr: float = 2e-3
+    ema: float = 0.995
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.moved < self.batch:
+            raise InputError(
+                f"moved = {self.moved} of a batch of {self.batch} leaves moved or unmoved styles "
+                "no image: choose a number between."
+            )
+
+
+def shown(world: World, z: Tensor) -> Attributes:
+    """What the pictures of z (B, z_dim) show, as the generator learned it."""
+    return world.from_normal(normalize_2nd_moment(z)[:, : world.latent_dim])
+
+
+@torch.no_grad()
+def mean_differences(generator: StyleGenerator, world: World, samples: int, seed: int) -> Tensor:
+    """E[s | attribute] - E[s | without it] in standard deviations, (A, c_S); 0 for ToRGB."""
+    z = torch.randn(samples, generator.network.z_dim, generator=torch.Generator().manual_seed(seed))
+    styles = generator.styles(generator.w(z.to(generator.style_mean.device)))
+    on = world.labels(shown(world, z)).to(styles)
+    off = 1 - on
+    mean = on.T @ styles / on.sum(0)[:, None] - off.T @ styles / off.sum(0)[:, None]
+    used = generator.editable & (generator.style_std > 0)
+    return torch.where(used, mean / generator.style_std.clamp_min(1e-12), 0)
+
+
+def moves(differences: Tensor, chosen: Tensor, sign: Tensor, config: SteeringConfig) -> Tensor:
+    """One edit an image, (B, c_S) in standard deviations: the strongest channels of a noisy
+    direction, of length w (Eqs. 2 and 3).
+
+    Args:
+        differences: (A, c_S) of `mean_differences`. chosen: (B,) rows of it. sign: (B,) 1 or -1.
+    """
+    d = differences[chosen]
+    size = d.square().mean(1, keepdim=True).sqrt()
+    d = d + config.noise * size * torch.randn_like(d) * (d != 0)
+    counts = torch.tensor([min(k, d.shape[1]) for k in config.channels])
+    kept = counts[torch.randint(len(counts), (len(d),))].to(d.device)
+    order = d.abs().argsort(1, descending=True).argsort(1)  # rank of each channel
+    low, high = config.weights
+    w = low + (high - low) * torch.rand(len(d), 1).to(d)
+    return F.normalize(d * (order < kept[:, None]), dim=1) * w * sign[:, None]
+
+
+def teach_steering(
+    generator: StyleGenerator,
+    world: World,
+    config: SteeringConfig,
+    directory: str | Path,
+    *,
+    seed: int = 0,
+    time_limit: float | None = None,
+) -> StyleGenerator | None:
+    """Teach a copy of ``generator``, or go on where the checkpoint in ``directory`` ends.
+
+    Args:
+        generator: trained on this world by `train_generator`; stays as it is.
+        time_limit: seconds; None when it ran out before the end (call again to go on).
+
+    Returns:
+        The generator with averaged weights, its statistics measured.
+
+    Raises:
+        InputError: the checkpoint is of another config.
+        FloatingPointError: a loss became NaN or infinite; names the step and the term.
+    """
+    keep_memory()
+    taught, average = (copy.deepcopy(generator) for _ in range(2))
+    synthesis = taught.network.synthesis.requires_grad_(True)
+    for _, layer in synthesis.named_layers():
+        layer.affine.requires_grad_(False)
+        if hasattr(layer, "noise_strength"):
+            layer.noise_strength.requires_grad_(False)
+    adam = torch.optim.Adam(
+        [p for p in synthesis.parameters() if p.requires_grad], betas=(0.9, 0.99)
+    )
+    about = {**vars(config), "generator": generator.fingerprint}
+    modules = {"taught": taught, "average": average}
+    trainer = Trainer("steering", modules, {"adam": adam}, directory, about, seed=seed)
+    differences = mean_differences(generator, world, config.samples, seed)
+    device, total = generator.style_mean.device, config.images // config.batch
+    m = config.moved
+
+    def step(i: int) -> dict[str, float]:
+        set_learning_rate(adam, config.lr * cosine(i, total, warmup=min(100, total), final=0.02))
+        z = torch.randn(config.batch, generator.network.z_dim).to(device)
+        chosen = torch.randint(len(world.binary), (m,))
+        want = torch.rand(m) < config.towards
+        with torch.no_grad():
+            styles = generator.styles(generator.w(z))
+            move = moves(differences, chosen, want.to(z) * 2 - 1, config)
+            styles[:m] += move * generator.style_std
+            kept = generator.synthesize(styles[m:]) * 2 - 1
+            attributes = shown(world, z[:m])
+            before = world.render(attributes)
+            after = world.render(_switched(world, attributes, chosen, want))
+            seen = (after - before).abs().mean(1)
+            seen = seen / seen.sum((1, 2), keepdim=True).clamp_min(1e-3)
+        with fast_autocast(device, config.bf16):
+            drawn = synthesis(styles, noise="const")
+        terms = regression_terms(drawn[:m].float(), after * 2 - 1, seen)
+        error = drawn[m:].float().clamp(-1, 1) - kept
+        terms["kept"] = 2 * (error.abs().mean() + error.square().mean())
+        trainer.descend(adam, terms)
+        update_average(average, taught, config.ema, i)
+        return {key: term.item() for key, term in terms.items()}
+
+    if not trainer.run(step, total, time_limit=time_limit):
+        return None
+    average.requires_grad_(False).measure()
+    return average
+
+
+def _switched(world: World, attributes: Attributes, chosen: Tensor, want: Tensor) -> Attributes:
+    """Each image with its own binary attribute as wanted."""
+    values = attributes.values.clone()
+    for index in chosen.unique().tolist():
+        mine = (chosen == index).to(values.device)
+        values[mine] = world.switch(attributes[mine], world.binary[index], want[mine]).values
+    return Attributes(values, attributes.names)
