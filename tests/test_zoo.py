@@ -76,3 +76,27 @@ def test_quality_is_added_to_the_manifest_and_nothing_else_changes(saved):
     zoo.load("a")
     with pytest.raises(InputError, match="'b'"):
         zoo.set_quality("b", {})
+
+
+def test_eight_bits_are_half_the_size_and_round_each_row_by_its_own_scale(saved):
+    rows = torch.randn(64, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    rows *= torch.logspace(-4, 2, 64)[:, None, None, None]
+    rows[3] = 0
+    tensors = {"weight": rows, "bias": torch.randn(64), "count": torch.tensor([[7]])}
+    about = {"notebook": "n", "seed": 0, "quality": {}}
+    sizes = [
+        zoo.save("b", tensors, {}, **about, eight_bits=bits).stat().st_size
+        for bits in (False, True)
+    ]
+    loaded, _ = zoo.load("b")
+    assert sizes[1] < 0.65 * sizes[0]
+    assert sorted(loaded) == ["bias", "count", "weight"]
+    assert loaded["weight"].dtype == torch.float32
+    assert torch.equal(loaded["weight"][3], rows[3])
+    step = rows.flatten(1).abs().amax(1) / 127
+    error = (loaded["weight"] - rows).flatten(1).abs().amax(1)
+    half = rows.half().float().sub(rows).abs().flatten(1).amax(1)  # fp16 comes first
+    assert (error <= 0.5001 * step + half).all()
+    assert (error > 0.2 * step)[10:].all()
+    assert torch.equal(loaded["bias"], tensors["bias"].half().float())
+    assert torch.equal(loaded["count"], tensors["count"])

@@ -17,7 +17,7 @@ FILE = "planted"  # its name in the zoo
 def save_planted(
     modules: Mapping[str, nn.Module], cards: Mapping[str, dict], *, notebook: str, quality: dict
 ) -> None:
-    """Keep all of them.
+    """Keep all of them, in eight bits.
 
     Args:
         modules: by name, such as "young-biased-bangs@1"; from ``build_classifier``.
@@ -30,7 +30,7 @@ def save_planted(
         for key, value in module.state_dict().items()
     }
     config = {"cards": {name: cards[name] for name in modules}}
-    zoo.save(FILE, tensors, config, notebook=notebook, seed=0, quality=quality)
+    zoo.save(FILE, tensors, config, notebook=notebook, seed=0, quality=quality, eight_bits=True)
 
 
 def planted_names() -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.files import atomic_write, data_dir, sha256
 
+_SCALE = "|scale"  # of an int8 tensor, after its key
 _LIBRARIES = ("torchvision", "safetensors", "open_clip_torch")
 
 
@@ -24,6 +25,7 @@ def save(
     notebook: str,
     seed: int,
     quality: dict,
+    eight_bits: bool = False,
 ) -> Path:
     """Write ``<name>.safetensors`` (floating tensors as fp16) and its manifest entry.
 
@@ -31,6 +33,8 @@ def save(
         config: JSON values, whatever the model's ``load`` needs to build the module again.
         notebook: the notebook under ``notebooks/`` that made the weights.
         quality: measured figures, for readers of the manifest.
+        eight_bits: floating tensors of two or more dimensions as int8 instead, with a scale for
+            each index of the first: half the size, for models of which there are many.
 
     Raises:
         InputError: a value is not finite as fp16.
@@ -45,6 +49,8 @@ def save(
                     f"Tensor '{key}' of '{name}' does not fit fp16: its values must be finite "
                     "and below 65,504."
                 )
+            if eight_bits and value.ndim > 1:
+                value, stored[key + _SCALE] = _to_eight_bits(value)
         # a fresh plain copy: safetensors refuses shared memory and other memory formats
         stored[key] = value.clone(memory_format=torch.contiguous_format)
     path = _folder() / f"{name}.safetensors"
@@ -101,9 +107,12 @@ def load(name: str) -> tuple[dict[str, Tensor], dict]:
             f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
         )
     tensors = load_file(path)
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, entry[
-        "config"
-    ]
+    scales = {k.removesuffix(_SCALE): tensors.pop(k) for k in list(tensors) if k.endswith(_SCALE)}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    for key, scale in scales.items():
+        value = tensors[key]
+        tensors[key] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+    return tensors, entry["config"]
 
 
 def manifest() -> dict[str, dict]:
@@ -117,6 +126,13 @@ def manifest() -> dict[str, dict]:
         raise InputError(
             f"{path} is not valid JSON ({error}): restore it with 'git checkout data/weights'."
         ) from error
+
+
+def _to_eight_bits(value: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 of the same shape, and the float32 scale of each index of the first dimension."""
+    value = value.float()
+    scale = (value.flatten(1).abs().amax(1) / 127).clamp_min(1e-12)
+    return (value / scale.view(-1, *[1] * (value.ndim - 1))).round().to(torch.int8), scale
 
 
 def _write_manifest(entries: Mapping[str, dict]) -> None:
