@@ -38,16 +38,18 @@ class SteeringConfig:
         weights: how far, w of Eq. 3 in standard deviations, uniform between the two.
         noise: of the direction, in its own root mean square: words give no exact directions.
         towards: share of the edits that add their attribute; the others take it away.
+        focus: attributes that are drawn four times as often as others: what is hard to steer.
         samples: z that the mean differences are taken over.
     """
 
-    images: int = 64_000
+    images: int = 32_000
     batch: int = 16
     moved: int = 12
     channels: tuple[int, ...] = (20, 80, 320, 800)
-    weights: tuple[float, float] = (6.0, 20.0)
+    weights: tuple[float, float] = (6.0, 24.0)
     noise: float = 0.5
     towards: float = 0.75
+    focus: tuple[str, ...] = ()
     samples: int = 20_000
     lr: float = 2e-3
     ema: float = 0.995
@@ -132,13 +134,14 @@ def teach_steering(
     modules = {"taught": taught, "average": average}
     trainer = Trainer("steering", modules, {"adam": adam}, directory, about, seed=seed)
     differences = mean_differences(generator, world, config.samples, seed)
+    odds = torch.tensor([4.0 if name in config.focus else 1.0 for name in world.binary])
     device, total = generator.style_mean.device, config.images // config.batch
     m = config.moved
 
     def step(i: int) -> dict[str, float]:
         set_learning_rate(adam, config.lr * cosine(i, total, warmup=min(100, total), final=0.02))
         z = torch.randn(config.batch, generator.network.z_dim).to(device)
-        chosen = torch.randint(len(world.binary), (m,))
+        chosen = odds.multinomial(m, replacement=True)
         want = torch.rand(m) < config.towards
         with torch.no_grad():
             styles = generator.styles(generator.w(z))
@@ -146,8 +149,9 @@ def teach_steering(
             styles[:m] += move * generator.style_std
             kept = generator.synthesize(styles[m:]) * 2 - 1
             attributes = shown(world, z[:m])
-            before = world.render(attributes)
-            after = world.render(_switched(world, attributes, chosen, want))
+            before = world.render(attributes, size=generator.resolution)
+            switched = _switched(world, attributes, chosen, want)
+            after = world.render(switched, size=generator.resolution)
             seen = (after - before).abs().mean(1)
             seen = seen / seen.sum((1, 2), keepdim=True).clamp_min(1e-3)
         with fast_autocast(device, config.bf16):
