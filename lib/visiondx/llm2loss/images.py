@@ -63,7 +63,7 @@ def batches(source: Source, size: int, side: int) -> tuple[Iterator[Batch], int 
     if not len(source):
         raise InputError("There is no image to embed: the sequence is empty.")
     parts = [range(i, min(i + size, len(source))) for i in range(0, len(source), size)]
-    if all(isinstance(source[i], str | Path) for i in (0, len(source) - 1)):
+    if not isinstance(source, Dataset) and all(isinstance(path, str | Path) for path in source):
         paths = [Path(path) for path in source]
         absent = [str(path) for path in paths if not path.is_file()]
         if absent:
@@ -109,8 +109,8 @@ def pixels(image: object, side: int | None = None) -> Tensor:
         if side is not None:
             short = min(image.size)
             left, top = ((edge - short) // 2 for edge in image.size)
-            box = (left, top, left + short, top + short)
-            image = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+            image = image.crop((left, top, left + short, top + short))
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
         image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__

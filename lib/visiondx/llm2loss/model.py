@@ -37,7 +37,8 @@ class LossModel:
     """h of LLM2Loss, E members; made by ``fit``.
 
     ``kind`` says what h means: "regressor" the loss itself (Eq. 1), "ranker" a score whose order is
-    that of the losses (Eqs. 2-4), 0 on average over images, "classifier" the log-odds that something was seen (3.1.3).
+    that of the losses (Eqs. 2-4), 0 on average over the images, "classifier" the log-odds that
+    something was seen (3.1.3).
     """
 
     kind: str
