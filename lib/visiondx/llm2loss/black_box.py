@@ -26,7 +26,6 @@ from visiondx.worlds.people import People
 RECOGNISERS = (0, 1, 2)  # their training seeds
 # of one recipe, its twin, and another family
 SCENE_CLASSIFIERS = ("scenes-resnet-w16-d1", "scenes-convnext-w16-d1-plain", "scenes-vit-w32-d4")
-SPLITS = ("train", "validation", "test")
 
 
 class Source(Protocol):
@@ -89,14 +88,11 @@ def draw_examples(source: Source, count: int, seed: int) -> Examples:
     return render_examples(source, *source.sample(count, seed))
 
 
-def split_examples(
-    source: Source, train: int, validation: int, test: int, seed: int
-) -> dict[str, Examples]:
-    """The images of a loss model: {"train", "validation", "test": that many}; disjoint draws."""
-    counts = dict(zip(SPLITS, (train, validation, test), strict=True))
+def split_examples(source: Source, train: int, test: int, seed: int) -> dict[str, Examples]:
+    """A loss model's images: {"train": so many, "test": so many}, two separate draws."""
     return {
-        name: draw_examples(source, count, step_seed(seed, 101 + index))
-        for index, (name, count) in enumerate(counts.items())
+        name: draw_examples(source, count, step_seed(seed, place))
+        for name, count, place in (("train", train, 101), ("test", test, 102))
     }
 
 

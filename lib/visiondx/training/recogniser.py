@@ -17,8 +17,12 @@ from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
 from visiondx.training.memory import keep_memory
 from visiondx.worlds.people import Album, People
 
-# photographs for training are drawn from seeds of their own, apart from every other draw
-TRAINING_SEED = 710_000
+_ALBUMS = 710_000  # photographs for training are drawn apart from every other draw
+
+
+def album_seed(seed: int) -> int:
+    """The seed of the photographs that the recogniser of this training seed learns from."""
+    return step_seed(_ALBUMS, seed)
 
 
 @dataclass(frozen=True)

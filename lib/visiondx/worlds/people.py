@@ -35,6 +35,9 @@ class Album:
     def __len__(self) -> int:
         return len(self.answers)
 
+    def __getitem__(self, rows: slice | Tensor) -> Album:
+        return Album(self.attributes[rows], self.answers[rows], self.blur[rows])
+
 
 class People:
     """Enrolled persons, and photographs of them.
@@ -137,7 +140,7 @@ class People:
         return Attributes(values, attributes.names)
 
     def labels_of_persons(self) -> Tensor:
-        """(people, A) bool of the world's binary attributes; only those in `fixed` mean anything."""
+        """(people, A) bool, binary attributes; only the columns of `fixed` mean anything."""
         return self.world.labels(self.persons)
 
     def _fixed(self) -> tuple[str, ...]:
