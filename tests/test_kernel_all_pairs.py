@@ -27,6 +27,13 @@ def usual(h, losses):
     return torch.stack(found)
 
 
+def usual_logits(h, losses):
+    """``usual`` where a probability would be 0."""
+    d = h.double()[:, :, None] - h.double()[:, None, :]
+    worse = losses[:, :, None] > losses[:, None, :]
+    return (F.softplus(-d) * worse).sum((1, 2)) / worse.sum((1, 2))
+
+
 def case(members, n, shared, ties):
     h, losses = 2 * torch.randn(members, n), torch.rand(n if shared else (members, n))
     return h, (4 * losses).round() if ties else losses
@@ -79,6 +86,18 @@ def test_scores_far_apart_neither_overflow_nor_vanish(backend):
     torch.testing.assert_close(loss, torch.tensor([6000.0, 0.0]))
     gradient = torch.autograd.grad(loss.sum(), h)[0]
     torch.testing.assert_close(gradient, torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("spread", [1e-6, 3.0, 20.0, 60.0, 79.9, 80.1, 400.0])
+def test_every_spread_of_scores(spread):
+    h, losses = torch.rand(2, 150), torch.rand(2, 150)
+    h = spread * (h - h.amin(1, keepdim=True)) / (h.amax(1, keepdim=True) - h.amin(1, keepdim=True))
+    h = (h + 1000 * spread).requires_grad_() if spread > 1 else h.requires_grad_()
+    ours, theirs = all_pairs_loss(h, losses, backend="fused"), usual_logits(h, losses)
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+    (got,) = torch.autograd.grad(ours.sum(), h)
+    (want,) = torch.autograd.grad(theirs.sum(), h)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -196,7 +197,8 @@ def _epoch(
     for batch in order.tensor_split(max(1, len(x) // settings.batch), 1):
         steps += 1
         leaf = weights.requires_grad_()
-        h = heads.scores(leaf, x[batch], settings.head, settings.hidden)
+        images = F.embedding(batch, x)  # x[batch], a tenth of the time
+        h = heads.scores(leaf, images, settings.head, settings.hidden)
         (gradient,) = torch.autograd.grad(criterion(h, y[batch]).sum(), leaf)
         weights = weights.detach()
         first.lerp_(gradient, 1 - BETA1)
