@@ -136,3 +136,16 @@ def mean_losses(losses: Tensor, level: float = 0.95) -> list[Estimate]:
         bootstrap(row.numpy(), groups=groups, level=level, n=500)
         for row in losses.transpose(0, 1).flatten(1)
     ]
+
+
+def known_sign(losses: Tensor) -> Tensor:
+    """(S, P) bool: on which pairs is it certain which of the two is harder?
+
+    Where the 95 % interval of the mean difference, image by image, does not hold 0.
+
+    Args:
+        losses: (S, P, 2, images), of both sentences of each pair, see `true_losses`.
+    """
+    difference = losses[:, :, 0] - losses[:, :, 1]
+    error = difference.std(2) / difference.shape[2] ** 0.5
+    return difference.mean(2).abs() > 1.96 * error
