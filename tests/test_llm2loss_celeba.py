@@ -11,6 +11,7 @@ from visiondx.llm2loss.celeba import CelebA
 from visiondx.llm2loss.data import run_model
 from visiondx.llm2loss.fit import FitSettings
 from visiondx.llm2loss.model import LossModel
+from visiondx.llm2loss.pretrained import celeba_faces, celeba_losses
 from visiondx.worlds import faces
 
 
@@ -52,6 +53,51 @@ def test_an_ensemble_learns_from_it(root):
     assert len(data) == 120
     model = LossModel.fit(data, ColourEncoder(), settings=FitSettings(epochs=2))
     assert model.ask(["red", "blue"]).value.isfinite().all()
+
+
+RECOGNISER = """
+from torch import nn
+from visiondx.models.target import Target
+
+def load():
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
+    return Target(module, "multiclass", labels=("1", "2", "3", "5"))
+"""
+
+
+def test_the_pretrained_backend(root, tmp_path):
+    (tmp_path / "mine.py").write_text(RECOGNISER)
+    spec = f"{tmp_path / 'mine.py'}:load"
+    found, target = celeba_faces(root, spec)
+    assert set(found.identities.tolist()) == {1, 2, 3, 5}
+    assert len(found) == 80
+    seen = tmp_path / "seen.txt"
+    seen.write_text("\n".join(path.name for path in found.paths[:20]))
+    rest, _ = celeba_faces(root, spec, seen)
+    assert [path.name for path in rest.paths] == [path.name for path in found.paths[20:]]
+    images, people = next(found.batches(1))
+    with torch.no_grad():
+        by_hand = -target.logits(images).log_softmax(1)[0, target.labels.index(str(int(people)))]
+    (everything,) = celeba_losses(found, target, ColourEncoder(), (80,), 0)
+    assert (everything.losses - by_hand).abs().min() < 1e-5
+
+
+def test_the_pretrained_backend_fails_early(root, tmp_path):
+    (tmp_path / "mine.py").write_text(RECOGNISER)
+    spec = f"{tmp_path / 'mine.py'}:load"
+    with pytest.raises(InputError, match="needs CelebA and a recogniser: set root"):
+        celeba_faces("", "")
+    with pytest.raises(InputError, match="No file at"):
+        celeba_faces(root, str(tmp_path / "gone.py:load"))
+    with pytest.raises(InputError, match="No list of training images"):
+        celeba_faces(root, spec, tmp_path / "gone.txt")
+    found, target = celeba_faces(root, spec)
+    with pytest.raises(InputError, match="100 images were asked for and CelebA has 80"):
+        celeba_losses(found, target, ColourEncoder(), (60, 40), 0)
+    names = tmp_path / "all.txt"
+    names.write_text(" ".join(path.name for path in found.paths))
+    with pytest.raises(InputError, match="No image of CelebA is left"):
+        celeba_faces(root, spec, names)
 
 
 def test_bad_folders(root, tmp_path):

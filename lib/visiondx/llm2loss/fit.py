@@ -42,7 +42,7 @@ class FitSettings:
     hidden: int = 64  # units of the MLP
     pairs: str = "all"  # of a batch; or "sampled", as in the paper: each image in one pair
     members: int = 5
-    batch: int = 512
+    batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     epochs: int = 200
