@@ -56,7 +56,8 @@ class People:
         if count < 2:
             raise InputError(f"The recipe enrols {count} people: a recogniser needs two or more.")
         self.kept = (*world.identity, *recipe["persistent"])
-        self.persons = world.sample(count, recipe["seed"])
+        # with hair: its colour is a person's own even where a bald head hides it
+        self.persons = world.sample(count, recipe["seed"], given={"bald": False})
         self.columns = [self.persons.column(name) for name in self.kept]
         training = recipe["training"]
         named = [entry["attribute"] for entry in training["photographs"]]
@@ -105,9 +106,8 @@ class People:
         turns = torch.randperm(n, generator=source) % len(candidates)  # all as often, to within one
         who = candidates[order[turns]]
         attributes = self.photograph(who, seed)
-        for name, value in given.items():
-            if name not in self.fixed:
-                attributes = self.world.switch(attributes, name, value)
+        for name, value in given.items():  # of what is kept, only what hides it can change
+            attributes = self.world.switch(attributes, name, value)
         return attributes, who
 
     def training(self, n: int, seed: int) -> Album:
@@ -144,11 +144,16 @@ class People:
         return self.world.labels(self.persons)
 
     def _fixed(self) -> tuple[str, ...]:
-        """The binary attributes that a person keeps: those that follow from kept columns alone."""
-        here = self.photograph(torch.arange(len(self)), self.recipe["seed"] + 1)
-        there = self.photograph(torch.arange(len(self)), self.recipe["seed"] + 2)
-        same = (self.world.labels(here) == self.world.labels(there)).all(0)
-        return tuple(n for n, kept in zip(self.world.binary, same.tolist(), strict=True) if kept)
+        """The binary attributes that cannot change without changing what a person keeps."""
+        kept = self.persons.values[:, self.columns]
+        return tuple(
+            name
+            for name in self.world.binary
+            if any(
+                (self.world.switch(self.persons, name, on).values[:, self.columns] != kept).any()
+                for on in (True, False)
+            )
+        )
 
     def _turn(self, attributes: Attributes, rows: Tensor, source: torch.Generator) -> Attributes:
         """The same photographs, `rows` of them (n,) bool in a pose near the ends of its range."""
