@@ -1,4 +1,4 @@
-"""ZOOM's losses against hand-worked values."""
+"""The papers' losses against hand-worked values."""
 
 import math
 
@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from visiondx.errors import InputError
+from visiondx.kernels.all_pairs import all_pairs_loss
 from visiondx.kernels.ssim import SSIMReference
-from visiondx.losses import attr_loss, struct_loss, target_loss, total_loss
+from visiondx.losses import (
+    attr_loss,
+    pair_probability,
+    pair_target,
+    ranking_loss,
+    regression_loss,
+    struct_loss,
+    target_loss,
+    total_loss,
+)
 
 
 def test_target_loss_by_hand():
@@ -75,3 +85,38 @@ def test_total_loss_weighs_and_names_the_term_that_is_not_finite():
         total_loss(terms, weights, step=7)
     with pytest.raises(InputError, match="attr"):
         total_loss(terms, {**weights, "attr": 1.0})
+
+
+def test_regression_loss_by_hand_for_every_member():
+    predicted = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
+    expected = torch.tensor([[0.25, 1.0], [0.25, 4.0]])
+    torch.testing.assert_close(regression_loss(predicted, torch.tensor([0.5, 1.0])), expected)
+    with pytest.raises(InputError, match=r"\(2, 2\) and \(3,\)"):
+        regression_loss(predicted, torch.zeros(3))
+
+
+def test_ranking_loss_is_the_cross_entropy_of_its_two_parts():
+    h_i, h_j = torch.tensor([2.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 0.0])
+    target = pair_target(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([1.0, 5.0, 3.0]))
+    assert target.tolist() == [1, 0, 0]  # equal losses: i's is not the larger
+    p = 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(pair_probability(h_i, h_j), torch.tensor([p, p, 0.5]))
+    expected = torch.tensor([-math.log(p), -math.log(1 - p), math.log(2)])
+    torch.testing.assert_close(ranking_loss(h_i, h_j, target), expected)
+    with pytest.raises(InputError, match="one shape"):
+        ranking_loss(h_i, h_j[:2], target)
+
+
+def test_ranking_loss_over_all_pairs_is_what_the_kernel_averages():
+    h, losses = torch.randn(6), torch.rand(6)
+    i, j = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+    i, j = i[i != j], j[i != j]
+    terms = ranking_loss(h[i], h[j], pair_target(losses[i], losses[j]))
+    torch.testing.assert_close(all_pairs_loss(h[None], losses), terms.mean()[None])
+
+
+def test_ranking_loss_keeps_its_gradient_where_a_pair_is_far_apart():
+    h_i = torch.tensor([90.0], requires_grad=True)
+    loss = ranking_loss(h_i, torch.tensor([-90.0]), torch.tensor([0.0]))
+    torch.testing.assert_close(loss, torch.tensor([180.0]))
+    assert torch.autograd.grad(loss.sum(), h_i)[0].item() == 1

@@ -1,6 +1,7 @@
 """The published numbers: every table is there, and gives the figures that the papers quote."""
 
 import pytest
+from scipy.stats import kendalltau, spearmanr
 
 from visiondx.errors import InputError
 from visiondx.files import data_dir
@@ -61,3 +62,34 @@ def test_table_2_gains_resistance_without_losing_accuracy():
     }
     assert gain.to_dict() == expected
     assert table.index.is_unique
+
+
+def test_llm2loss_tables_give_the_figures_of_the_paper():
+    table = published("llm2loss_table1").pivot(index="ood_set", columns="model", values="auroc")
+    assert table["regressor"].min() == 0.978
+    assert table.loc["random", "ranker"] == 0.686
+    two = published("llm2loss_table2").set_index(["model", "correlation"])["coefficient"]
+    found = two["ranker"].round(3).to_dict()
+    assert found == {"Pearson": 0.133, "Spearman": 0.560, "Kendall": 0.399}
+    three = published("llm2loss_table3").set_index(["model", "correlation"])["coefficient"]
+    # the p-values of Table 3's first row cannot belong to 40 attributes: left out
+    p_values = published("llm2loss_table3").set_index("model")["p_value"]
+    assert p_values["regressor"].isna().all()
+    assert p_values.drop("regressor").notna().all()
+    assert three["ranker"].to_dict() == {"Kendall": 0.253, "Pearson": 0.324, "Spearman": 0.366}
+
+
+def test_llm2loss_table_5_recomputes_what_can_be_recomputed():
+    table = published("llm2loss_table5")
+    assert len(table) == 40
+    gap = (table["auroc_true"] - table["auroc_false"]).abs()
+    assert (gap - table["rmm_true"]).abs().max() < 0.0009  # printed cells are cut
+    assert table.set_index("attribute").loc["Rosy Cheeks", "rmm_predicted"] == 3.8824e-05
+    truth, predicted = table["rmm_true"], table["rmm_predicted"]
+    assert round(spearmanr(truth, predicted).statistic, 3) == 0.209
+    assert round(kendalltau(truth, predicted).statistic, 3) == 0.147
+    reliable = spearmanr(table["zero_shot_auroc"], -truth).statistic  # Table 4: printed .348
+    assert round(reliable, 2) == 0.34
+    assert (
+        published("llm2loss_table4").set_index("correlation")["coefficient"]["Spearman"] == 0.3482
+    )

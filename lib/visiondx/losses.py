@@ -1,6 +1,7 @@
 """The papers' losses, one function for each numbered equation; each gives one value an image.
 
-ZOOM (Luo et al., CVPR 2023), section 3.3.
+ZOOM (Luo et al., CVPR 2023), section 3.3; LLM2Loss (Ardeshir, 2023), section 3.1, whose Eqs. 2-4
+give one value a pair of images.
 """
 
 from collections.abc import Mapping
@@ -139,3 +140,63 @@ def total_loss(
             f"The weighted sum of losses overflows: lower the weights {weights}."
         )
     return total
+
+
+def regression_loss(predicted: Tensor, loss: Tensor) -> Tensor:
+    """LLM2Loss Eq. 1: (h(CLIP(x)) - L(f(x)))², whose mean is the MSE; (..., n).
+
+    Args:
+        predicted: (..., n) h of each image, one row a member of an ensemble.
+        loss: (..., n) or (n,) of the black box; constants.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
+    if predicted.shape[-1:] != loss.shape[-1:] or predicted.ndim < loss.ndim:
+        raise InputError(
+            "regression_loss needs predictions (..., n) and a loss for each of n images, "
+            f"got {tuple(predicted.shape)} and {tuple(loss.shape)}."
+        )
+    return (predicted - loss).square()
+
+
+def ranking_loss(h_i: Tensor, h_j: Tensor, target: Tensor) -> Tensor:
+    """LLM2Loss Eq. 2: BCE(ŷ_ij, y_ij) with ŷ_ij of Eq. 3 and y_ij of Eq. 4; the shape of h_i.
+
+    Computed from the scores, so that a pair far apart keeps its gradient. Over all pairs of n
+    images see ``kernels.all_pairs``.
+
+    Args:
+        h_i, h_j: scores of the two images of each pair. target: y_ij, a constant.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    _check_pairs("ranking_loss", h_i, h_j, target)
+    return F.binary_cross_entropy_with_logits(h_i - h_j, target, reduction="none")
+
+
+def pair_probability(h_i: Tensor, h_j: Tensor) -> Tensor:
+    """LLM2Loss Eq. 3: ŷ_ij = σ(h_i - h_j), that image i has the larger loss; the shape of h_i.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    _check_pairs("pair_probability", h_i, h_j)
+    return (h_i - h_j).sigmoid()
+
+
+def pair_target(loss_i: Tensor, loss_j: Tensor) -> Tensor:
+    """LLM2Loss Eq. 4: y_ij = 1[L_i > L_j], 0 where both are equal; the shape and type of loss_i.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    _check_pairs("pair_target", loss_i, loss_j)
+    return (loss_i > loss_j).to(loss_i.dtype)
+
+
+def _check_pairs(name: str, *tensors: Tensor) -> None:
+    if len({tensor.shape for tensor in tensors}) != 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise InputError(f"{name} needs tensors of one shape, one value a pair, got {shapes}.")

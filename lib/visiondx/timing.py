@@ -1,10 +1,14 @@
-"""Timings on a busy machine: what is compared takes turns, so a disturbance meets all of it."""
+"""Timings on a busy machine: what is compared takes turns, so a disturbance meets all of it.
+
+And the memory of a call on the CPU, which no other process disturbs.
+"""
 
 import time
 from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
+from torch.profiler import ProfilerActivity, profile
 from tqdm.auto import tqdm
 
 
@@ -31,3 +35,18 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes of CPU tensors that ``call`` holds at once, beyond those that were there before.
+
+    Counted by PyTorch's allocator, so that the size of the process and its caches do not matter.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        call()
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = top = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        top = max(top, held)
+    return top

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 from visiondx.worlds.grammar import Grammar, article
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from visiondx.worlds.base import Attributes, World
 
 _MENTION = {True: 0.45, False: 0.10}  # chance that a present / an absent attribute is named
 _MOST = 6  # attributes named in one caption, so that captions fit the context
 _GROUP = 0.25  # chance of a finer word (skin tone, fur colour)
+
+
+def _listed(phrases: list[str]) -> str:
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}" if len(phrases) > 1 else phrases[0]
 
 
 class AttributeGrammar(Grammar):
@@ -49,9 +55,22 @@ class AttributeGrammar(Grammar):
         if wrong:
             named = named or order[:1]
             truth = {**truth, named[0]: not truth[named[0]]}
+        noun, adjectives, withs = self._spoken(rng, {name: truth[name] for name in named})
+        about, speaks = list(named), self.words["about"]
+        for group, index in groups.items():
+            fits = index >= 0 and len(withs) < 3 and not self._clash(speaks[group], about)
+            if fits and rng.random() < _GROUP:
+                withs.append(rng.choice(self.words["groups"][group][index]))
+                about.append(speaks[group])
+        return self._assembled(rng, noun, adjectives, withs)
+
+    def _spoken(
+        self, rng: random.Random, named: dict[str, bool]
+    ) -> tuple[str | None, list[str], list[str]]:
+        """A noun, adjectives and what follows "with", of the training half, that say `named`."""
         noun, adjectives, withs = None, [], []
-        for name in named:
-            forms = self.words["attributes"][name]["present" if truth[name] else "absent"]
+        for name, present in named.items():
+            forms = self.words["attributes"][name]["present" if present else "absent"]
             kind = rng.choice([k for k in forms if k != "noun" or noun is None])
             phrase = rng.choice(forms[kind])
             if kind == "noun":
@@ -60,19 +79,29 @@ class AttributeGrammar(Grammar):
                 adjectives.append(phrase)
             else:
                 withs.append(rng.choice(forms["with"]))
-        about, speaks = list(named), self.words["about"]
-        for group, index in groups.items():
-            fits = index >= 0 and len(withs) < 3 and not self._clash(speaks[group], about)
-            if fits and rng.random() < _GROUP:
-                withs.append(rng.choice(self.words["groups"][group][index]))
-                about.append(speaks[group])
+        return noun, adjectives, withs
+
+    def _assembled(
+        self, rng: random.Random, noun: str | None, adjectives: list[str], withs: list[str]
+    ) -> str:
         withs = list(dict.fromkeys(withs))  # a synonym may be drawn twice
         rng.shuffle(withs)
         subject = article(" ".join([*adjectives, noun or rng.choice(self.words["nouns"])]))
         if withs:
-            head = f"{', '.join(withs[:-1])} and {withs[-1]}" if len(withs) > 1 else withs[0]
-            subject += f" {rng.choice(self.words['joins'])} {head}"
+            subject += f" {rng.choice(self.words['joins'])} {_listed(withs)}"
         return rng.choice(self.words["templates"]).format(subject)
+
+    def sentence(self, named: Mapping[str, bool], seed: int, heldout: bool = False) -> str:
+        rng = random.Random(f"{seed} {sorted(named.items())}")
+        order = dict(rng.sample(list(named.items()), len(named)))
+        if not heldout:
+            return self._assembled(rng, *self._spoken(rng, order))
+        withs = [
+            rng.choice(self.heldout["phrases"][name]["present" if present else "absent"])
+            for name, present in order.items()
+        ]
+        subject = f"{self.neutral} with {_listed(withs)}" if withs else self.neutral
+        return rng.choice(self.templates(heldout)).format(subject)
 
     def _clash(self, name: str, named: list[str]) -> bool:
         """Would this caption name a held-out pair of attributes?"""

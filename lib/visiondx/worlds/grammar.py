@@ -13,6 +13,8 @@ from visiondx.errors import InputError
 from visiondx.files import data_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from visiondx.worlds.base import Attributes, World
 
 
@@ -80,6 +82,16 @@ class Grammar(ABC):
     @abstractmethod
     def phrases(self, name: str, present: bool, heldout: bool) -> list[str]:
         """Every phrase of the chosen half that names one attribute, each a noun phrase."""
+
+    @abstractmethod
+    def sentence(self, named: Mapping[str, bool], seed: int, heldout: bool = False) -> str:
+        """One sentence that says exactly `named`, {attribute: whether it is there}.
+
+        heldout: in phrases and templates of the held-out half. The same seed gives the same words.
+
+        Raises:
+            InputError: the world has no sentence for them.
+        """
 
     @abstractmethod
     def plain(self, name: str, present: bool) -> str:

@@ -14,6 +14,8 @@ from visiondx.worlds.grammar import Grammar, article
 from visiondx.worlds.scenes_objects import STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from visiondx.worlds.base import Attributes
     from visiondx.worlds.scenes import Scenes
 
@@ -22,6 +24,7 @@ _NONE = ("plain", "clear", "daylight", "own", "nothing", "photo")  # of each fac
 _SLOTS = ("class", "state", *_FACTORS, "absent", "order")  # one random number for each
 # the words of a slot, where they stand under another name
 _TABLES = {"class": "classes", "superclass": "superclasses", "colour": "colours", "style": "styles"}
+_ANYTHING = "something"  # the thing of a phrase, in whose place a sentence puts its subject
 _KINDS = {state: kind for kind, state in STATES.items()}
 _PLACES = ("background", "weather", "light", "absent")  # told after the subject, in any order
 _MENTION, _MENTION_NONE = 0.55, 0.12  # chance that a shift / that none is told
@@ -167,6 +170,27 @@ class SceneGrammar(Grammar):
                 return [p.format(thing) for p in patterns[name] for thing in things]
         factor = next(f for f in ("background", "weather", "light") if name in words[f])
         return [f"{thing} {phrase}" for phrase in words[factor][name] for thing in things]
+
+    def sentence(self, named: Mapping[str, bool], seed: int, heldout: bool = False) -> str:
+        rng = random.Random(f"{seed} {sorted(named.items())}")
+        order = rng.sample(list(named.items()), len(named))
+        subjects = [name for name, there in order if there and name in self.words["classes"]]
+        subjects += [name for name in named if name in _KINDS]
+        if len(subjects) > 1 or any(name in _KINDS and not there for name, there in order):
+            raise InputError(
+                f"{dict(named)} is no sentence: name one class, or one state as there."
+            )
+        # the thing comes first, and a style last: it is a picture of all the rest
+        rank = {name: 2 for name in self.words["styles"]} | dict.fromkeys(subjects, 0)
+        said = _ANYTHING
+        for name, present in sorted(order, key=lambda item: rank.get(item[0], 1)):
+            phrases = self.phrases(name, present, heldout)
+            if rank.get(name, 1):
+                phrases = [p.replace("a picture", f"a picture of {_ANYTHING}") for p in phrases]
+                phrases = [p for p in phrases if _ANYTHING in p]
+            said = rng.choice(phrases).replace(_ANYTHING, said)
+        own = self.words["styles"].keys() & {name for name, present in order if present}
+        return said if own else rng.choice(self.templates(heldout)).format(said)
 
     def plain(self, name: str, present: bool) -> str:
         return self.phrases(name, present, heldout=False)[0]

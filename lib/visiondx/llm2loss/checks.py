@@ -1,0 +1,38 @@
+"""What ``LossModel`` refuses, in a sentence each."""
+
+from collections.abc import Sequence
+
+from visiondx.errors import InputError
+from visiondx.models.encoder import Encoder
+
+
+def check_choice(name: str, given: str, choices: Sequence[str]) -> None:
+    """Raises InputError unless ``given`` is one of the choices."""
+    if given not in choices:
+        raise InputError(f"No {name} {given!r}: choose from {', '.join(choices)}.")
+
+
+def checked(encoder: Encoder | None, wanted: str | None) -> str | None:
+    """The fingerprint of the encoder, or the wanted one where there is no encoder.
+
+    Raises:
+        InputError: the encoder is not the one that is wanted.
+    """
+    if encoder is None:
+        return wanted
+    found = encoder.fingerprint
+    if wanted is not None and found != wanted:
+        raise InputError(
+            f"The embeddings are those of another encoder ({wanted[:12]}) than the one given "
+            f"({found[:12]}): ask with the encoder that made them."
+        )
+    return found
+
+
+def needed(encoder: Encoder | None) -> Encoder:
+    """The encoder. Raises InputError where there is none."""
+    if encoder is None:
+        raise InputError(
+            "This LossModel has no encoder to read sentences with: pass encoder= to fit or load."
+        )
+    return encoder

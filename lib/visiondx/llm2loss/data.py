@@ -1,0 +1,235 @@
+"""What an ensemble learns from: embeddings of images and the black box's loss on each.
+
+The black box is never asked for a gradient: its losses may come as an array, as a table beside
+image files, or from any model and a loss function.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from visiondx.errors import InputError
+from visiondx.files import atomic_write
+from visiondx.llm2loss.cache import embed
+from visiondx.models.encoder import Encoder
+
+MINIMUM = 50  # examples: fewer leave nothing to validate on
+SHOWN = 5  # rows named in a message
+
+
+@dataclass(frozen=True)
+class LossData:
+    """Embeddings (N, D) and losses (N,), float32 on the CPU; a larger loss is worse.
+
+    Raises:
+        InputError: lengths that differ, a value that is NaN or infinite (rows are named), fewer
+            than 50 examples, or losses that are all equal.
+    """
+
+    embeddings: Tensor
+    losses: Tensor
+    encoder: str | None = None  # fingerprint of the one that made the embeddings, if known
+    names: tuple[str, ...] = ()  # of the images, N or none
+
+    def __post_init__(self) -> None:
+        x, losses = self.embeddings, self.losses
+        if x.ndim != 2 or losses.ndim != 1:
+            raise InputError(
+                "LossData needs embeddings (N, D) and losses (N,), got "
+                f"{tuple(x.shape)} and {tuple(losses.shape)}."
+            )
+        if len(x) != len(losses) or (self.names and len(self.names) != len(x)):
+            names = f" and {len(self.names)} names" if self.names else ""
+            raise InputError(
+                f"There are {len(x)} embeddings and {len(losses)} losses{names}: give one loss "
+                "for each image."
+            )
+        if len(x) < MINIMUM:
+            raise InputError(
+                f"There are {len(x)} examples: an ensemble needs {MINIMUM} or more to learn from."
+            )
+        for name, good in (("loss", losses.isfinite()), ("embedding", x.isfinite().all(1))):
+            bad = (~good).nonzero().flatten().tolist()
+            if bad:
+                more = ", ..." if len(bad) > SHOWN else ""
+                raise InputError(
+                    f"The {name} is NaN or infinite in {len(bad)} of {len(x)} rows "
+                    f"({', '.join(map(str, bad[:SHOWN]))}{more}): drop these rows."
+                )
+        if bool((losses == losses[0]).all()):
+            raise InputError(
+                f"All {len(x)} losses are {float(losses[0]):g}: there is nothing to learn; check "
+                "that they are those of single images."
+            )
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def __getitem__(self, rows: Tensor | slice) -> "LossData":
+        """Some rows, by a slice, indices or a mask."""
+        names = tuple(np.array(self.names)[rows].tolist()) if self.names else ()
+        return LossData(self.embeddings[rows], self.losses[rows], self.encoder, names)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an image: its name, or number, and its loss."""
+        names = list(self.names) or list(range(len(self)))
+        return pd.DataFrame({"image": names, "loss": self.losses.numpy()})
+
+    def plot(self, title: str = "") -> Figure:
+        """How the losses are distributed."""
+        figure, axis = plt.subplots(figsize=(5, 2.6), layout="constrained")
+        axis.hist(self.losses.numpy(), bins=50)
+        axis.set(xlabel="loss", ylabel="images", title=title)
+        plt.close(figure)
+        return figure
+
+    def save(self, folder: str | Path) -> None:
+        """Write losses.safetensors and losses.csv."""
+        about = {"encoder": json.dumps(self.encoder), "names": json.dumps(self.names)}
+        tensors = {"embeddings": self.embeddings.contiguous(), "losses": self.losses.contiguous()}
+        with atomic_write(Path(folder) / "losses.safetensors") as path:
+            save_file(tensors, path, about)
+        with atomic_write(Path(folder) / "losses.csv") as path:
+            self.to_frame().to_csv(path, index=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "LossData":
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: nothing there.
+        """
+        path = Path(folder) / "losses.safetensors"
+        if not path.is_file():
+            raise InputError(f"No losses in {folder}: write them with LossData.save.")
+        with safe_open(path, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in file.metadata().items()}
+            x, losses = (file.get_tensor(name) for name in ("embeddings", "losses"))
+        return cls(x, losses, about["encoder"], tuple(about["names"]))
+
+
+def read_arrays(
+    embeddings: str | Path | ArrayLike, losses: str | Path | ArrayLike, encoder: str | None = None
+) -> LossData:
+    """Two arrays, or .npy files of them: (N, D) embeddings and (N,) losses.
+
+    Args:
+        encoder: the fingerprint of the encoder that made them; with it, asking by another one is
+            refused.
+
+    Raises:
+        InputError: a file that cannot be read, or what ``LossData`` refuses.
+    """
+    return LossData(_array(embeddings), _array(losses), encoder)
+
+
+def read_table(
+    path: str | Path,
+    encoder: Encoder,
+    folder: str | Path | None = None,
+    *,
+    image: str = "image",
+    loss: str = "loss",
+    skip_unreadable: bool = False,
+) -> LossData:
+    """A CSV or Parquet file with a column of image paths and one of losses.
+
+    Args:
+        path: relative image paths start at its folder. folder, skip_unreadable: see ``embed``.
+        image, loss: names of the two columns.
+
+    Raises:
+        InputError: a file that cannot be read, a missing column, a loss that is no number (rows
+            are named), images that do not exist or cannot be read, or what ``LossData`` refuses.
+    """
+    path = Path(path)
+    frame = _table(path)
+    for column in (image, loss):
+        if column not in frame:
+            raise InputError(
+                f"{path} has no column {column!r}: it has {', '.join(map(str, frame.columns))}."
+            )
+    losses = torch.tensor(pd.to_numeric(frame[loss], errors="coerce").to_numpy(np.float32))
+    # before the images are embedded, which takes long; the embeddings stand in for them
+    LossData(torch.zeros(len(losses), 1), losses)
+    paths = [path.parent / str(name) for name in frame[image]]
+    found = embed(paths, encoder, folder, skip_unreadable=skip_unreadable)
+    names = tuple(str(frame[image].iloc[i]) for i in found.rows.tolist())
+    return LossData(found.embeddings, losses[found.rows], found.encoder, names)
+
+
+@torch.no_grad()
+def run_model(
+    model: Callable[[Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    encoder: Encoder,
+    folder: str | Path | None = None,
+) -> LossData:
+    """Losses and embeddings of a model's batches, in one pass and without a gradient.
+
+    Args:
+        model: images -> whatever the loss takes; a module is put into eval mode for it.
+        loss: (model's output, answers) -> (B,), one value an image, such as
+            ``torch.nn.CrossEntropyLoss(reduction="none")``.
+        batches: (images (B, 3, H, W) in [0, 1], answers) each, say of a DataLoader.
+
+    Raises:
+        InputError: a loss of another shape, or what ``embed`` and ``LossData`` refuse.
+    """
+    values = []
+
+    def images() -> Iterator[Tensor]:
+        for batch, answers in batches:
+            found = loss(model(batch), answers)
+            if found.shape != (len(batch),):
+                raise InputError(
+                    f"The loss of {len(batch)} images has shape {tuple(found.shape)}, not "
+                    f"({len(batch)},): one value an image is needed (reduction='none')."
+                )
+            values.append(found.float().cpu())
+            yield batch
+
+    training = isinstance(model, torch.nn.Module) and model.training
+    if training:
+        model.eval()
+    try:
+        found = embed(images(), encoder, folder)
+    finally:
+        if training:
+            model.train()
+    return LossData(found.embeddings, torch.cat(values), found.encoder)
+
+
+def _array(given: str | Path | Sequence | np.ndarray | Tensor) -> Tensor:
+    if isinstance(given, str | Path):
+        try:
+            given = np.load(given, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{given} cannot be read as a .npy file: {error}.") from error
+    return torch.as_tensor(given).detach().to("cpu", torch.float32)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path} is no table: give a .csv or .parquet file.")
+    if not path.is_file():
+        raise InputError(f"No table at {path}: check the path.")
+    try:
+        return readers[path.suffix.lower()](path)
+    except ImportError as error:
+        raise InputError(f"{path} needs a reader: pip install pyarrow, or give a .csv.") from error
+    except Exception as error:  # both readers raise many kinds
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error

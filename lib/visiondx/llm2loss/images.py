@@ -1,0 +1,196 @@
+"""Batches of images, from wherever they are: files, a data set, tensors or an iterator of them.
+
+A batch knows its items' names and a hash of their content before anything is decoded, so that what
+is in a cache already is neither decoded nor encoded again.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from visiondx.errors import InputError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+THREADS = 4  # that read and decode files
+
+Source = str | Path | Sequence[str | Path] | Dataset | Tensor | Iterable
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of a source that are embedded together."""
+
+    names: tuple[str, ...]
+    content: bytes  # a hash
+    # () -> the images that can be read, (b, 3, H, W) in [0, 1], and {item: reason} of the others
+    load: Callable[[], tuple[Tensor, dict[int, str]]]
+
+
+def batches(source: Source, size: int, side: int) -> tuple[Iterator[Batch], int | None]:
+    """The batches of a source, in its order, and their number where that is known.
+
+    Args:
+        source: see ``cache.embed``. size: items of a batch; an iterator's batches stay as they are.
+        side: files and items are cut to a centre square of this many pixels, bicubic.
+
+    Raises:
+        InputError: nothing to embed, a folder or file that does not exist, or another kind of
+            source.
+    """
+    if isinstance(source, str | Path):
+        source = files(source)
+    if isinstance(source, Tensor):
+        if source.ndim != 4 or source.shape[1] != 3 or not len(source):
+            raise InputError(f"Images must be (N, 3, H, W) with N >= 1, got {tuple(source.shape)}.")
+        parts = range(0, len(source), size)
+        return (_of_tensor(source[i : i + size], i) for i in parts), len(parts)
+    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        if not isinstance(source, Iterable):
+            raise InputError(
+                f"Images cannot be taken from a {type(source).__name__}: give a folder, paths, a "
+                "data set, a tensor or an iterator of batches."
+            )
+        return _of_iterator(source), None
+    if not len(source):
+        raise InputError("There is no image to embed: the sequence is empty.")
+    parts = [range(i, min(i + size, len(source))) for i in range(0, len(source), size)]
+    if not isinstance(source, Dataset) and all(isinstance(path, str | Path) for path in source):
+        paths = [Path(path) for path in source]
+        absent = [str(path) for path in paths if not path.is_file()]
+        if absent:
+            raise InputError(
+                f"{len(absent)} of {len(paths)} images do not exist, such as {absent[0]}: "
+                "check the paths."
+            )
+        return (_of_files([paths[i] for i in part], side) for part in parts), len(parts)
+    return (_of_items(source, part, side) for part in parts), len(parts)
+
+
+def files(folder: str | Path) -> list[Path]:
+    """The image files under a folder, sorted by path; hidden ones are left out.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"No folder of images at {folder}: check the path.")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part[0] == "." for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise InputError(f"No image in {folder}: files must end in {', '.join(sorted(SUFFIXES))}.")
+    return found
+
+
+def pixels(image: object, side: int | None = None) -> Tensor:
+    """An image (3, H, W) in [0, 1], cut to a centre square of ``side`` pixels if that is given.
+
+    Args:
+        image: a PIL image; or a tensor (3, H, W), uint8 or floating-point in [0, 1], left as it is.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(image, Image.Image):
+        image = image.convert("RGB")
+        if side is not None:
+            short = min(image.size)
+            left, top = ((edge - short) // 2 for edge in image.size)
+            image = image.crop((left, top, left + short, top + short))
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
+        image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
+        shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise InputError(f"An image must be a PIL image or a tensor (3, H, W), got {shape}.")
+    return image / 255 if image.dtype == torch.uint8 else image.float()
+
+
+def _first(item: object) -> object:
+    """The image of an item, which may have a label and more behind it."""
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def _hash(*parts: bytes) -> bytes:
+    """Of parts, whose borders count."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(hashlib.sha256(part).digest())
+    return found.digest()
+
+
+def _of_tensor(images: Tensor, first: int) -> Batch:
+    content = _hash(
+        f"{images.dtype}{tuple(images.shape)}".encode(),
+        images.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(),
+    )
+    names = tuple(str(first + i) for i in range(len(images)))
+    floats = (lambda: images / 255) if images.dtype == torch.uint8 else images.float
+    return Batch(names, content, lambda: (floats(), {}))
+
+
+def _of_iterator(source: Iterable) -> Iterator[Batch]:
+    first = 0
+    for item in source:
+        images = _first(item)
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+            shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"An iterator must give batches (B, 3, H, W) of images, not {shape}.")
+        yield _of_tensor(images, first)
+        first += len(images)
+
+
+def _of_files(paths: list[Path], side: int) -> Batch:
+    def decode(data: bytes) -> Tensor | str:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return pixels(image, side)
+        except Exception as error:  # a damaged file makes decoders raise many kinds
+            return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        read = list(pool.map(Path.read_bytes, paths))
+
+    def load() -> tuple[Tensor, dict[int, str]]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return _stack(list(pool.map(decode, read)), side)
+
+    return Batch(tuple(map(str, paths)), _hash(f"{side}".encode(), *read), load)
+
+
+def _of_items(source: Sequence, part: range, side: int) -> Batch:
+    def item(i: int) -> Tensor | str:
+        try:
+            return pixels(_first(source[i]), side)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a data set raises where it cannot read
+            return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+    read = [item(i) for i in part]
+    parts = [t.encode() if isinstance(t, str) else t.numpy().tobytes() for t in read]
+    content = _hash(f"{side}".encode(), *parts)
+    return Batch(tuple(map(str, part)), content, lambda: _stack(read, side))
+
+
+def _stack(read: list[Tensor | str], side: int) -> tuple[Tensor, dict[int, str]]:
+    images = [image for image in read if isinstance(image, Tensor)]
+    if len({image.shape for image in images}) > 1:
+        raise InputError(
+            "The data set gives tensors of several sizes: give PIL images, which are cut to one "
+            "size, or resize them."
+        )
+    why = {i: text for i, text in enumerate(read) if isinstance(text, str)}
+    return torch.stack(images) if images else torch.empty(0, 3, side, side), why

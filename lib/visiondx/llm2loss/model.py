@@ -1,0 +1,245 @@
+"""`LossModel`: an ensemble on CLIP embeddings of images that is asked in sentences."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from visiondx import plots
+from visiondx.errors import InputError
+from visiondx.files import atomic_write
+from visiondx.llm2loss import heads
+from visiondx.llm2loss.answers import Answers, Comparisons, aggregated
+from visiondx.llm2loss.audit import Audit
+from visiondx.llm2loss.checks import check_choice, checked, needed
+from visiondx.llm2loss.criteria import criteria
+from visiondx.llm2loss.data import LossData
+from visiondx.llm2loss.fit import FitSettings, fit_heads
+from visiondx.llm2loss.modality import placed
+from visiondx.models.encoder import Encoder
+from visiondx.training.loop import step_seed
+
+KINDS = ("ranker", "regressor", "classifier")
+AGGREGATIONS = ("mean", "median")
+CHUNK = 2**16  # rows scored at a time
+
+
+@dataclass(frozen=True)
+class LossModel:
+    """h of LLM2Loss, E members; made by ``fit``.
+
+    ``kind`` says what h means: "regressor" the loss itself (Eq. 1), "ranker" a score whose order is
+    that of the losses (Eqs. 2-4), 0 on average over the images, "classifier" the log-odds that
+    something was seen (3.1.3).
+    """
+
+    kind: str
+    aggregation: str
+    settings: FitSettings
+    seed: int
+    n: int  # images that it was made from
+    weights: Tensor  # (E, P), see ``heads``
+    validation: Tensor  # (epochs, E), NaN after a member has stopped
+    best: Tensor  # (E,) epochs of the weights
+    image_mean: Tensor | None  # (D,), None without centring
+    text_mean: Tensor | None
+    location: float  # h = location + scale x the heads' output
+    scale: float
+    encoder_fingerprint: str | None
+    encoder: Encoder | None = field(repr=False, compare=False)
+
+    @classmethod
+    def fit(
+        cls,
+        data: LossData,
+        encoder: Encoder | None = None,
+        *,
+        kind: str = "ranker",
+        settings: FitSettings | None = None,
+        aggregation: str = "mean",
+        neutral: Sequence[str] = (),
+        seed: int = 0,
+        folder: str | Path | None = None,
+    ) -> "LossModel":
+        """Train an ensemble on what a black box's losses are.
+
+        Args:
+            encoder: reads sentences; the one that made the embeddings. None: only ``score``.
+            kind: "ranker", "regressor" or "classifier". The classifier's negatives are as many
+                random directions, uniform on the sphere, and then placed as the images are.
+            aggregation: over members, "mean" or "median".
+            neutral: sentences that say nothing of what varies between the images; each modality
+                is centred, texts by their mean and images by that of ``data``. None of them: no
+                centring, as in the paper.
+            folder: where an interrupted training goes on.
+
+        Raises:
+            InputError: an unknown kind or aggregation, another encoder than the embeddings',
+                neutral sentences without an encoder, or one that is too long.
+        """
+        settings = settings or FitSettings()
+        check_choice("kind", kind, KINDS)
+        check_choice("aggregation", aggregation, AGGREGATIONS)
+        fingerprint = checked(encoder, data.encoder)
+        means = (None, None)
+        if neutral:
+            texts = needed(encoder).embed_texts(list(neutral)).cpu()
+            means = (F.normalize(data.embeddings, dim=1).mean(0), texts.mean(0))
+        x, y = placed(data.embeddings, means[0]), data.losses
+        location, scale = 0.0, 1.0
+        if kind == "regressor":
+            location, scale = float(y.mean()), float(y.std())
+            y = (y - location) / scale
+        elif kind == "classifier":
+            drawn = torch.Generator().manual_seed(step_seed(seed, 0))
+            x = torch.cat((x, placed(torch.randn(x.shape, generator=drawn), means[0])))
+            y = torch.cat((torch.ones(len(y)), torch.zeros(len(y))))
+        criterion, judge = criteria(kind, settings.pairs)
+        fitted = fit_heads(x, y, criterion, settings, seed, judge=judge, folder=folder)
+        weights = fitted.weights
+        if kind == "ranker":  # its loss leaves each member's level open: 0 on average over images
+            h = heads.scores(weights, x, settings.head, settings.hidden)
+            weights[:, -1] -= h.mean(1)
+        return cls(
+            kind, aggregation, settings, seed, len(data),
+            weights, fitted.validation, fitted.best,
+            *means, location, scale, fingerprint, encoder,
+        )  # fmt: skip
+
+    @property
+    def sign(self) -> int:
+        """1 where a larger h is worse for the black box, -1 for the classifier's familiarity."""
+        return -1 if self.kind == "classifier" else 1
+
+    @torch.no_grad()
+    def score(self, embeddings: Tensor, modality: str = "image") -> Tensor:
+        """h of every member: (N, D) embeddings of images or texts -> (E, N).
+
+        Raises:
+            InputError: an unknown modality, or embeddings of another width.
+        """
+        check_choice("modality", modality, ("image", "text"))
+        mean = self.image_mean if modality == "image" else self.text_mean
+        head, hidden = self.settings.head, self.settings.hidden
+        if embeddings.ndim != 2 or self.weights.shape[1] != sum(
+            heads.sizes(head, embeddings.shape[1], hidden)
+        ):
+            raise InputError(
+                f"This LossModel was made from other embeddings than {tuple(embeddings.shape)}: "
+                "give (N, D) of the encoder that it was made with."
+            )
+        parts = embeddings.float().split(CHUNK)
+        found = [heads.scores(self.weights, placed(part, mean), head, hidden) for part in parts]
+        return self.location + self.scale * torch.cat(found, 1)
+
+    def predict(self, embeddings: Tensor, modality: str = "image") -> Tensor:
+        """h of the ensemble: (N, D) -> (N,)."""
+        return aggregated(self.score(embeddings, modality), self.aggregation)
+
+    def familiarity(self, embeddings: Tensor, modality: str = "image") -> Tensor:
+        """(N,): the larger, the more like what the black box does well: h of the classifier, -h of
+        the others (section 4.1.2).
+        """
+        return -self.sign * self.predict(embeddings, modality)
+
+    def ask(self, prompts: Sequence[str]) -> Answers:
+        """The loss, rank score or familiarity of sentences (section 3.2).
+
+        Raises:
+            InputError: no encoder, no prompt, an empty one or one longer than the context.
+        """
+        return Answers(tuple(prompts), self._texts(prompts), *self._about)
+
+    def compare(self, a: str | Sequence[str], b: str | Sequence[str]) -> Comparisons:
+        """On which of two sentences is the black box worse (Fig. 3)? Pair by pair.
+
+        Raises:
+            InputError: another number of sentences in a than in b, or what ``ask`` refuses.
+        """
+        a, b = ([part] if isinstance(part, str) else list(part) for part in (a, b))
+        if len(a) != len(b):
+            raise InputError(f"compare needs pairs of sentences, got {len(a)} and {len(b)}.")
+        of_a, of_b = self._texts([*a, *b]).split(len(a), 1)
+        return Comparisons(tuple(a), tuple(b), self.sign * (of_a - of_b), *self._about)
+
+    def audit(self, attributes: Sequence[str], negation: str = "Not {}") -> Audit:
+        """The RMM table: |score("<attribute>") - score("Not <attribute>")| of each attribute.
+
+        Args:
+            negation: how an absence is said; ``{}`` stands for the attribute.
+
+        Raises:
+            InputError: a negation without ``{}``, or what ``ask`` refuses.
+        """
+        if "{}" not in negation:
+            raise InputError(f"The negation {negation!r} needs {{}} where the attribute stands.")
+        names = tuple(attributes)
+        texts = [*names, *(negation.format(name) for name in names)]
+        present, absent = self._texts(texts).split(max(1, len(names)), 1)
+        return Audit(names, present, absent, self.sign, self.aggregation, self.seed)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The training: one row an epoch and member, with the validation loss."""
+        frame = pd.DataFrame(self.validation.numpy()).rename_axis("epoch").reset_index()
+        long = frame.melt("epoch", var_name="member", value_name="validation").dropna()
+        return long.assign(best=long["epoch"] == self.best.numpy()[long["member"].astype(int)])
+
+    def plot(self, title: str = "") -> Figure:
+        """The validation loss of each member by epoch."""
+        logs = {
+            f"member {number}": part.rename(columns={"epoch": "step"})
+            for number, part in self.to_frame().groupby("member")
+        }
+        return plots.training_curve(logs, ["validation"], title)
+
+    def save(self, folder: str | Path) -> None:
+        """Write loss_model.safetensors (weights, means, settings) and training.csv."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        about = {
+            name: asdict(value) if name == "settings" else value
+            for name, value in vars(self).items()
+            if name not in tensors and name not in ("encoder", "image_mean", "text_mean")
+        }
+        with atomic_write(Path(folder) / "loss_model.safetensors") as path:
+            contiguous = {name: value.contiguous() for name, value in tensors.items()}
+            save_file(contiguous, path, {key: json.dumps(value) for key, value in about.items()})
+        with atomic_write(Path(folder) / "training.csv") as path:
+            self.to_frame().to_csv(path, index=False)
+
+    @classmethod
+    def load(cls, folder: str | Path, encoder: Encoder | None = None) -> "LossModel":
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: nothing there, or another encoder than the one that it was made with.
+        """
+        path = Path(folder) / "loss_model.safetensors"
+        if not path.is_file():
+            raise InputError(f"No LossModel in {folder}: write one with LossModel.save.")
+        with safe_open(path, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in file.metadata().items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        about["settings"] = FitSettings(**about["settings"])
+        checked(encoder, about["encoder_fingerprint"])
+        means = {"image_mean": None, "text_mean": None}
+        return cls(**{**means, **about, **tensors}, encoder=encoder)
+
+    @property
+    def _about(self) -> tuple[str, str, int]:
+        return self.kind, self.aggregation, self.seed
+
+    def _texts(self, prompts: Sequence[str]) -> Tensor:
+        """(E, P)."""
+        with torch.no_grad():
+            embeddings = needed(self.encoder).embed_texts(
+                prompts if isinstance(prompts, str) else list(prompts)
+            )
+        return self.score(embeddings.cpu(), "text")
