@@ -35,18 +35,20 @@ class SteeringConfig:
         images: generator images, moved and unmoved ones.
         batch: images a step. moved: of them with moved styles.
         channels: numbers of style channels that edits move; each image draws one.
-        weights: how far, w of Eq. 3 in standard deviations, uniform between the two.
+        reach: how far, w of Eq. 3, in lengths of the attribute's own mean difference, uniform
+            between the two. weights: the least and the largest w, in standard deviations.
         noise: of the direction, in its own root mean square: words give no exact directions.
         towards: share of the edits that add their attribute; the others take it away.
-        focus: attributes that are drawn four times as often as others: what is hard to steer.
+        focus: attributes that edits are about four times as often as about others.
         samples: z that the mean differences are taken over.
     """
 
     images: int = 32_000
     batch: int = 16
-    moved: int = 12
+    moved: int = 10
     channels: tuple[int, ...] = (20, 80, 320, 800)
-    weights: tuple[float, float] = (6.0, 24.0)
+    reach: tuple[float, float] = (1.0, 3.0)
+    weights: tuple[float, float] = (4.0, 24.0)
     noise: float = 0.5
     towards: float = 0.75
     focus: tuple[str, ...] = ()
@@ -93,8 +95,10 @@ def moves(differences: Tensor, chosen: Tensor, sign: Tensor, config: SteeringCon
     counts = torch.tensor([min(k, d.shape[1]) for k in config.channels])
     kept = counts[torch.randint(len(counts), (len(d),))].to(d.device)
     order = d.abs().argsort(1, descending=True).argsort(1)  # rank of each channel
-    low, high = config.weights
-    w = low + (high - low) * torch.rand(len(d), 1).to(d)
+    length = differences[chosen].norm(dim=1, keepdim=True)
+    low, high = config.reach
+    w = length * (low + (high - low) * torch.rand(len(d), 1).to(d))
+    w = w.clamp(*config.weights)
     return F.normalize(d * (order < kept[:, None]), dim=1) * w * sign[:, None]
 
 
@@ -136,29 +140,27 @@ def teach_steering(
     differences = mean_differences(generator, world, config.samples, seed)
     odds = torch.tensor([4.0 if name in config.focus else 1.0 for name in world.binary])
     device, total = generator.style_mean.device, config.images // config.batch
-    m = config.moved
+    m, std, size = config.moved, generator.style_std, generator.resolution
 
     def step(i: int) -> dict[str, float]:
         set_learning_rate(adam, config.lr * cosine(i, total, warmup=min(100, total), final=0.02))
         z = torch.randn(config.batch, generator.network.z_dim).to(device)
         chosen = odds.multinomial(m, replacement=True)
+        looked_at = torch.randint(len(world.binary), (config.batch - m,))  # in unmoved pictures
         want = torch.rand(m) < config.towards
         with torch.no_grad():
             styles = generator.styles(generator.w(z))
-            move = moves(differences, chosen, want.to(z) * 2 - 1, config)
-            styles[:m] += move * generator.style_std
-            kept = generator.synthesize(styles[m:]) * 2 - 1
-            attributes = shown(world, z[:m])
-            before = world.render(attributes, size=generator.resolution)
-            switched = _switched(world, attributes, chosen, want)
-            after = world.render(switched, size=generator.resolution)
-            seen = (after - before).abs().mean(1)
+            kept = generator.synthesize(styles[m:])
+            styles[:m] += moves(differences, chosen, want.to(z) * 2 - 1, config) * std
+            off, on = both_sides(world, shown(world, z), torch.cat([chosen, looked_at]), size)
+            target = torch.cat(
+                [torch.where(want.to(device)[:, None, None, None], on[:m], off[:m]), kept]
+            )
+            seen = (on - off).abs().mean(1)
             seen = seen / seen.sum((1, 2), keepdim=True).clamp_min(1e-3)
         with fast_autocast(device, config.bf16):
             drawn = synthesis(styles, noise="const")
-        terms = regression_terms(drawn[:m].float(), after * 2 - 1, seen)
-        error = drawn[m:].float().clamp(-1, 1) - kept
-        terms["kept"] = 2 * (error.abs().mean() + error.square().mean())
+        terms = regression_terms(drawn.float(), target * 2 - 1, seen)
         trainer.descend(adam, terms)
         update_average(average, taught, config.ema, i)
         return {key: term.item() for key, term in terms.items()}
@@ -169,10 +171,18 @@ def teach_steering(
     return average
 
 
-def _switched(world: World, attributes: Attributes, chosen: Tensor, want: Tensor) -> Attributes:
-    """Each image with its own binary attribute as wanted."""
-    values = attributes.values.clone()
+def both_sides(
+    world: World, attributes: Attributes, chosen: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Renders (B, 3, size, size) of each image without and with its own binary attribute.
+
+    chosen: (B,) indices into ``world.binary``.
+    """
+    sides = attributes.values.clone(), attributes.values.clone()
     for index in chosen.unique().tolist():
-        mine = (chosen == index).to(values.device)
-        values[mine] = world.switch(attributes[mine], world.binary[index], want[mine]).values
-    return Attributes(values, attributes.names)
+        mine = (chosen == index).to(attributes.values.device)
+        for value, side in enumerate(sides):
+            part = world.switch(attributes[mine], world.binary[index], bool(value))
+            side[mine] = part.values
+    off, on = (world.render(Attributes(side, attributes.names), size=size) for side in sides)
+    return off, on
