@@ -7,40 +7,51 @@ steps on a mix of the bank and the regular training set.
 
 Choices, and what they are about:
 
-- Labels. Generated images have none: "the model's original predictions" (section 3.5) are those of
-  the target, as it is in that round, on the unedited x. So Eq. 12 asks for constancy and leaves it
-  to the training set, with its true labels, to say what is right.
-- x itself goes into the bank beside x̂, with the same label. Eq. 12 compares the two; without x the
-  target could agree with x̂ by forgetting what it said of x.
-- Batch norm keeps the statistics of the regular training: the module stays in eval mode. In train
-  mode a mixed batch would be normalised by the statistics of the mixture, which no image meets
-  afterwards. Its scales and shifts are trained.
-- No augmentation: on few steps it costs more resistance than it gives.
-- Many short searches: what is learned carries over to fresh images the better, the more different
-  images were searched, and hardly by how exactly.
+- The edits are few numbers an image, and what the target makes of them is nearly linear there. So
+  one long signed step, to the corner that its slope points at, finds most of what a long search
+  finds; and the mirrored edit moves the target the other way. The bank holds five views of each
+  image: x, x̂, x̂ mirrored, and a random corner and its mirror, which the next target's slope may
+  point at. All go farther than the target is tried later.
+- The max is played again at every step, on the bank: of an image's views, the two that the target
+  now tells apart most are learned from. Views that it already takes for the same teach nothing.
+- Labels. "The model's original predictions" (section 3.5) are those of the regular target, on
+  average over the views. Where it is unsure they are noise, a matter of the edits themselves; there
+  the label is what the target as it is now says, so that it is free to decide, but must decide.
+- Constancy. Cross-entropy alone is slow to make two views alike that are on one side already; the
+  variance of the logit over the two is added to it.
+- Augmentation, and the running average of the weights. What goes wrong is that the bank is known by
+  heart: without them two and a half thousand images became constant and fresh ones hardly.
+- Batch norm keeps the statistics of the regular training: the module stays in eval mode, in which
+  it is searched and measured. Its scales and shifts are trained.
 - The curve over the rounds costs nothing: the search of round r is a white-box search from fresh
   images against the target after r rounds, before it learns from what is found.
 """
 
 import copy
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
+from torch import Tensor
 
-from visiondx import plots
 from visiondx.errors import InputError
 from visiondx.files import digest
 from visiondx.models.target import Target
-from visiondx.stats import bootstrap
+from visiondx.training.augment import augment
 from visiondx.training.counterfactual_bank import Bank, Renders, Round, to_bytes
-from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
+from visiondx.training.counterfactual_result import CounterfactualTraining, plot_rounds
+from visiondx.training.loop import (
+    Trainer,
+    cosine,
+    set_learning_rate,
+    step_seed,
+    update_average,
+)
 from visiondx.training.memory import keep_memory
+from visiondx.training.precision import fast_autocast
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.fixed_edits import random_weights
 from visiondx.zoom.multi import SearchSettings, multi_search
 
 __all__ = [
@@ -50,11 +61,12 @@ __all__ = [
     "plot_rounds",
     "train_counterfactually",
 ]
-# Two long signed steps, to a corner and back where that was wrong: a search as short as that finds
-# about as many flips as one of 25, so that many more images can be searched.
+# One signed step from the original to a corner, twice as far as the targets are tried later.
 SEARCH = SearchSettings(
-    steps=2, eta=0.75, epsilon=1.0, update="sign", beta=0.0, gamma=0.0, starts=(0.0,)
+    steps=1, eta=2.0, epsilon=2.0, update="sign", beta=0.0, gamma=0.0, starts=(0.0,)
 )
+SURE = 1.0  # mean logit beyond which the regular target's answer is the label
+BATCH = 64  # views at once, about; a memory limit
 FRESH = 10_000  # seeds of the rounds' styles start here, far from those of tuning and reporting
 
 
@@ -64,81 +76,36 @@ class CounterfactualConfig:
 
     Args:
         rounds: of searching and training. images: fresh styles that each round searches from.
-        search: settings of the multi-attribute search.
-        steps: training steps a round. batch: images a step.
-        share: of a batch, and of the loss, that the bank gives; the rest is the training set.
-        lr: of Adam; it falls as a half cosine over all rounds, to a tenth.
+        search: settings of the multi-attribute search; the random edits go as far.
+        steps: training steps a round. drawn: images of the bank a step, two views of each.
+        renders: of the regular training set a step.
+        share: of the cross-entropy, that the bank gives; the rest is the training set.
+        constancy: weight of the variance of the logit over an image's two views.
+        lr: of Adam; it falls as a half cosine over all rounds, to a fiftieth.
+        augmentation: its strength on all images, as in the regular training.
+        average: what the running average of the weights keeps of itself at a step.
     """
 
-    rounds: int = 10
-    images: int = 768
+    rounds: int = 8
+    images: int = 384
     search: SearchSettings = SEARCH
-    steps: int = 200
-    batch: int = 128
+    steps: int = 150
+    drawn: int = 32
+    renders: int = 32
     share: float = 0.6
-    lr: float = 2e-3
+    constancy: float = 0.2
+    lr: float = 1.5e-3
+    augmentation: float = 0.5
+    average: float = 0.98
 
     def __post_init__(self):
-        for name in ("rounds", "images", "steps"):
+        for name in ("rounds", "images", "steps", "drawn", "renders"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        if not 0 < self.banked < self.batch:
-            raise InputError(
-                f"share = {self.share} of a batch of {self.batch} leaves the bank or the training "
-                "set no image: choose a share between 0 and 1, or a larger batch."
-            )
-
-    @property
-    def banked(self) -> int:
-        """Images of a batch that the bank gives."""
-        return round(self.batch * self.share)
-
-
-@dataclass(frozen=True)
-class CounterfactualTraining:
-    """The robust target, and all rounds: 0 met the regular target, the last the finished one."""
-
-    target: Target
-    rounds: tuple[Round, ...]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a round: the flip resistance and accuracy that it met, with intervals."""
-        rows = []
-        for part in self.rounds:
-            row: dict = {"round": part.number}
-            for name, hits in (("flip_resistance", part.withstood), ("accuracy", part.right)):
-                found = bootstrap(hits.double().numpy())
-                row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-            rows.append(row | {"images": len(part.p), "renders": len(part.right)})
-        return pd.DataFrame(rows)
-
-    def plot(self, title: str = "") -> Figure:
-        """Flip resistance and accuracy over the rounds."""
-        return plot_rounds({"": self.to_frame()}, title)
-
-    def plot_bank(self, pairs: int = 5) -> Figure:
-        """A row a round: original, counterfactual, ..., with f(x) and f(x̂) as they then were."""
-        pairs = min(pairs, len(self.rounds[0].p))
-        images, titles = [], []
-        for part in self.rounds:
-            for i in range(pairs):
-                images += [part.originals[i], part.images[i]]
-                titles += [f"{part.p_original[i]:.2f}", f"→ {part.p[i]:.2f}"]
-        rows = [f"after {part.number} rounds" for part in self.rounds]
-        return plots.image_grid(torch.stack(images) / 255, titles, 2 * pairs, rows)
-
-
-def plot_rounds(frames: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
-    """Flip resistance and accuracy over the rounds of several trainings: name -> ``to_frame()``."""
-    lines = {}
-    for training, frame in frames.items():
-        for name in ("flip_resistance", "accuracy"):
-            columns = {name: "share", f"{name}_low": "low", f"{name}_high": "high"}
-            words = " ".join([training, *name.split("_")]).strip()
-            lines[words] = frame[["round", *columns]].rename(columns=columns)
-    figure = plots.curves(lines, "round", "share", title)
-    figure.axes[0].locator_params(axis="x", integer=True)
-    return figure
+        if not 0 < self.share < 1:
+            raise InputError(f"share must lie between 0 and 1, got {self.share}.")
+        if not self.constancy >= 0:
+            raise InputError(f"constancy must be 0 or more, got {self.constancy}.")
 
 
 def train_counterfactually(
@@ -173,7 +140,8 @@ def train_counterfactually(
     """
     _check(target, generator, directions)
     keep_memory()
-    robust = copy.deepcopy(target).eval().requires_grad_(True)
+    learning = copy.deepcopy(target).eval().requires_grad_(True)
+    robust = copy.deepcopy(target).eval().requires_grad_(False)  # its running average
     about = {
         **asdict(config),
         "consistency": consistency,
@@ -183,47 +151,75 @@ def train_counterfactually(
         "renders": digest(**vars(renders)),
         "held": digest(**vars(held)),
     }
-    adam = torch.optim.Adam(robust.module.parameters(), lr=config.lr)
+    adam = torch.optim.Adam(learning.module.parameters(), lr=config.lr)
     name = f"{target.config.get('label', 'target')}-robust"
-    trainer = Trainer(name, {"net": robust.module}, {"adam": adam}, directory, about, seed=seed)
+    modules = {"learning": learning.module, "robust": robust.module}
+    trainer = Trainer(name, modules, {"adam": adam}, directory, about, seed=seed)
     bank = Bank(directory, [about, seed])
     total, device = config.rounds * config.steps, target.mean.device
 
     def search(number: int) -> Round:
-        styles = generator.sample_styles(config.images, FRESH + 1000 * seed + number)
+        own = FRESH + 1000 * seed + number
+        styles = generator.sample_styles(config.images, own)
         found = multi_search(
             generator, robust, encoder, directions, styles, config.search, consistency
         )
-        parts = [part.tolist() for part in torch.arange(len(styles)).split(128)]
-        originals, images = (
-            torch.cat([to_bytes(draw(part)) for part in parts])
-            for draw in (found.originals, found.images)
-        )
-        return Round(number, originals, images, found.p_original, found.p, held.right(robust))
+        corners = random_weights(directions.attributes, 1.0, len(styles), own).sign()
+        weights = torch.stack([found.w, config.search.epsilon * corners])
+        edits = weights @ directions.delta_s.cpu()
+        views, regular = _views(generator, target, styles, edits.to(styles))
+        return Round(number, views, found.p_original, found.p, regular, held.right(robust))
 
     def step(i: int) -> dict[str, float]:
         bank.upto(i // config.steps, search)
-        set_learning_rate(adam, config.lr * cosine(i, total, warmup=20, final=0.1))
+        set_learning_rate(adam, config.lr * cosine(i, total, warmup=20, final=0.02))
         source = torch.Generator().manual_seed(step_seed(seed, i))
-        known = torch.randint(len(renders), (config.batch - config.banked,), generator=source)
-        images, labels = bank.draw(config.banked, source)
-        images = torch.cat([renders.images[known], images]).to(device) / 255
-        labels = torch.cat([renders.labels[known], labels]).to(device).float()
-        with torch.autocast(device.type, torch.bfloat16):
-            logit = robust.logit(images.contiguous(memory_format=torch.channels_last))
-        each = F.binary_cross_entropy_with_logits(logit.float(), labels, reduction="none")
-        shown, found = each.tensor_split([len(known)])
+        known = torch.randint(len(renders), (config.renders,), generator=source)
+        views, regular = (t.to(device) for t in bank.draw(config.drawn, source))
+        views, label = _hardest(learning, views / 255, regular)
+        images = torch.cat([renders.images[known].to(device) / 255, views.flatten(0, 1)])
+        images = augment(images, source, config.augmentation)
+        with fast_autocast(device):
+            logit = learning.logit(images.contiguous(memory_format=torch.channels_last)).float()
+        shown, found = logit[: len(known)], logit[len(known) :].unflatten(0, views.shape[:2])
+        cross_entropy = F.binary_cross_entropy_with_logits
+        truth = renders.labels[known].to(device).float()
         terms = {
-            "renders": (1 - config.share) * shown.mean(),
-            "counterfactuals": config.share * found.mean(),  # Eq. 12
+            "renders": (1 - config.share) * cross_entropy(shown, truth),
+            "counterfactuals": config.share * cross_entropy(found, label),  # Eq. 12
+            "constancy": config.constancy * found.var(1, correction=0).mean(),
         }
         trainer.descend(adam, terms)
+        update_average(robust.module, learning.module, config.average, i)
         return {key: term.item() for key, term in terms.items()}
 
     if not trainer.run(step, total, time_limit=time_limit):
         return None
     bank.upto(config.rounds, search)  # against the finished target: for the curve alone
-    return CounterfactualTraining(robust.requires_grad_(False), tuple(bank.rounds))
+    return CounterfactualTraining(robust, tuple(bank.rounds))
+
+
+@torch.no_grad()
+def _views(generator, target: Target, styles: Tensor, edits: Tensor) -> tuple[Tensor, Tensor]:
+    """Styles (B, c_S) unedited, and moved by each of K edits (K, B, c_S) and by its mirror: images
+    (B, 1 + 2K, 3, H, W), uint8, and the mean logit of a target (B,), both on the CPU."""
+    moves = torch.cat([torch.zeros_like(edits[:1]), torch.stack([edits, -edits], 1).flatten(0, 1)])
+    views, logits = [], []
+    for part in (styles + moves).transpose(0, 1).split(BATCH // 4):
+        images = generator.synthesize(part.flatten(0, 1))
+        logits.append(target.logit(images).unflatten(0, part.shape[:2]).mean(1).cpu())
+        views.append(to_bytes(images).unflatten(0, part.shape[:2]))
+    return torch.cat(views), torch.cat(logits)
+
+
+@torch.no_grad()
+def _hardest(target: Target, views: Tensor, regular: Tensor) -> tuple[Tensor, Tensor]:
+    """The two views (B, 2, 3, H, W) with the largest and the smallest logit, of (B, V, 3, H, W),
+    and the label of both (B, 2)."""
+    logit = target.logit(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+    picked = torch.stack([logit.argmax(1), logit.argmin(1)], 1)
+    said = torch.where(regular.abs() > SURE, regular, logit.mean(1)) >= 0
+    return views[torch.arange(len(views))[:, None], picked], said.float()[:, None].repeat(1, 2)
 
 
 def _check(target: Target, generator, directions: Directions) -> None:

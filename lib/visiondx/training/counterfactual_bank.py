@@ -63,21 +63,16 @@ class Round:
     """What one search found, against the target after so many rounds. B images, on the CPU."""
 
     number: int
-    originals: Tensor  # (B, 3, H, W) uint8, x
-    images: Tensor  # (B, 3, H, W) uint8, x̂ at its most counterfactual step
+    views: Tensor  # (B, V, 3, H, W) uint8: x, x̂ at its most counterfactual step, other edits
     p_original: Tensor  # (B,) f(x) of the target as it then was
     p: Tensor  # (B,) f(x̂)
-    right: Tensor  # (n,) bool, its answers to held-out renders
+    regular: Tensor  # (B,) what the regular target says: its mean logit of all views
+    right: Tensor  # (n,) bool, the target's answers to held-out renders
 
     @property
     def withstood(self) -> Tensor:
         """(B,) bool: the search did not change the prediction."""
         return (self.p >= 0.5) == (self.p_original >= 0.5)
-
-    def shown(self) -> tuple[Tensor, Tensor]:
-        """x and then x̂, (2B, 3, H, W), and the label of both (2B,): what the target said of x."""
-        said = self.p_original >= 0.5
-        return torch.cat([self.originals, self.images]), torch.cat([said, said])
 
     def write(self, path: Path, stamp: str) -> None:
         tensors = {part.name: getattr(self, part.name) for part in fields(self)[1:]}
@@ -125,14 +120,16 @@ class Bank:
                 search(index).write(path, self._stamp)
                 found = Round.read(path, index, self._stamp)
             self.rounds.append(found)
-            images, labels = found.shown()
-            self._images = torch.cat([self._images, images]) if index else images
-            self._labels = torch.cat([self._labels, labels]) if index else labels
+            parts = (found.views, found.regular)
+            if index:
+                parts = [torch.cat(pair) for pair in zip(self._held, parts, strict=True)]
+            self._held = parts
 
     def draw(self, n: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n images (n, 3, H, W) uint8 of all rounds, x and x̂ alike, and their labels (n,) bool."""
-        rows = torch.randint(len(self._labels), (n,), generator=source)
-        return self._images[rows], self._labels[rows]
+        """n images of all rounds: their views (n, V, 3, H, W) uint8, the regular logit (n,)."""
+        rows = torch.randint(len(self._held[1]), (n,), generator=source)
+        views, regular = self._held
+        return views[rows], regular[rows]
 
 
 def to_bytes(images: Tensor) -> Tensor:
