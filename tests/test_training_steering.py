@@ -104,3 +104,15 @@ def test_interrupted_and_resumed_equals_uninterrupted(early, tmp_path):
 def test_a_batch_without_moved_or_unmoved_styles_is_refused():
     with pytest.raises(InputError, match="moved = 16 of a batch of 16"):
         SteeringConfig(moved=16)
+    with pytest.raises(InputError, match="blend must be above 0"):
+        SteeringConfig(blend=0.0)
+
+
+def test_a_blend_lies_between_old_and_taught_weights(early, tmp_path):
+    whole, part = (
+        teach_steering(early, Disc(), dataclasses.replace(LESSON, blend=b), tmp_path / str(b))
+        for b in (1.0, 0.25)
+    )
+    weights = [g.network.synthesis.b16.conv1.weight for g in (early, part, whole)]
+    assert torch.allclose(weights[1], weights[0].lerp(weights[2], 0.25), atol=1e-6)
+    assert (weights[2] - weights[0]).abs().max() > 1e-3
