@@ -11,7 +11,9 @@ ATTRIBUTES = ("Bald", "Eyeglasses", "Smiling", "Wearing_Hat")
 COLUMNS = ("bald", "eyeglasses", "smiling", "hat")
 
 
-def write_celeba(root: Path, images: int = 120, people: int = 6, seed: int = 0) -> Path:
+def write_celeba(
+    root: Path, images: int = 120, people: int = 6, seed: int = 0, size: tuple[int, int] = (18, 22)
+) -> Path:
     """Make the folder; a third of the images in each split. Returns root."""
     home = root / "celeba"
     (home / "img_align_celeba").mkdir(parents=True)
@@ -19,7 +21,7 @@ def write_celeba(root: Path, images: int = 120, people: int = 6, seed: int = 0) 
     labels = faces.labels(attributes)[:, [faces.binary.index(name) for name in COLUMNS]]
     who = torch.arange(images) % people + 1
     for i, image in enumerate((255 * faces.render(attributes)).round().byte()):
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((18, 22))
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size)
         picture.save(home / "img_align_celeba" / f"{i + 1:06d}.jpg")
     names = [f"{i + 1:06d}.jpg" for i in range(images)]
     lines = [str(images), " ".join(ATTRIBUTES) + " "]

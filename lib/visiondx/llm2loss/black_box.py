@@ -55,6 +55,19 @@ class SceneClasses:
         return attributes, scenes.groups(attributes)["class"]
 
 
+class Labelled(Protocol):
+    """Images whose right answers and attributes are known, wherever the images are."""
+
+    answers: Tensor  # (N,) int64, the right class
+    labels: Tensor  # (N, A) bool
+
+    def __len__(self) -> int: ...
+
+    def pictures(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """(len(rows), 3, H, W) float32 in [0, 1]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Examples:
     """Rendered images, kept as bytes, with all that the world knows of them."""
@@ -97,13 +110,21 @@ def split_examples(source: Source, train: int, test: int, seed: int) -> dict[str
 
 
 @torch.no_grad()
-def log_probabilities(target: Target, examples: Examples, batch: int = 250) -> Tensor:
-    """(N, classes) float32, what a multiclass target answers, in eval mode."""
+def log_probabilities(target: Target, examples: Labelled, batch: int = 250) -> Tensor:
+    """(N, classes) float32 on the CPU: what a multiclass target answers, on its own device."""
+    device = device_of(target)
     rows = torch.arange(len(examples)).split(batch)
-    return torch.cat([target.logits(examples.pictures(part)).log_softmax(1) for part in rows])
+    return torch.cat(
+        [target.logits(examples.pictures(part).to(device)).log_softmax(1).cpu() for part in rows]
+    )
 
 
-def example_losses(target: Target, examples: Examples, batch: int = 250) -> Tensor:
+def device_of(target: Target) -> torch.device:
+    """Where a target's parameters are; the CPU for one that has none."""
+    return next((p.device for p in target.parameters()), torch.device("cpu"))
+
+
+def example_losses(target: Target, examples: Labelled, batch: int = 250) -> Tensor:
     """(N,) float32: the categorical cross-entropy of each image, in nats.
 
     Raises:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visiondx.errors import InputError
+from visiondx.llm2loss.black_box import device_of
 from visiondx.llm2loss.celeba import CelebA
 from visiondx.llm2loss.data import LossData, run_model
 from visiondx.models.encoder import Encoder
@@ -34,7 +35,12 @@ def celeba_faces(
             "The pretrained backend needs CelebA and a recogniser: set root to the folder with "
             "img_align_celeba/ and recogniser to 'path/to/file.py:function'."
         )
-    faces, target = CelebA.open(root), Target.load(recogniser, "multiclass")
+    faces, target = CelebA.open(root), Target.load(recogniser, "multiclass").eval()
+    if target.task != "multiclass":
+        raise InputError(
+            f"The recogniser {recogniser} is a {target.task} target: return a multiclass one, "
+            "whose labels are numbers of identity_CelebA.txt."
+        )
     known = {label: None for label in target.labels}
     keep = torch.tensor([str(person) in known for person in faces.identities.tolist()])
     if trained_on:
@@ -59,7 +65,7 @@ def celeba_losses(
     seed: int,
     folder: str | Path | None = None,
 ) -> list[LossData]:
-    """Disjoint random parts of the images, with the recogniser's cross-entropy on each.
+    """The recogniser's cross-entropy on each of ``celeba_parts``, and the embeddings.
 
     Args:
         faces, target: of ``celeba_faces``. counts: images of each part. folder: see ``embed``.
@@ -67,22 +73,35 @@ def celeba_losses(
     Raises:
         InputError: fewer images than asked for, or what ``LossData`` refuses.
     """
+    device = device_of(target)
+
+    def batches(part: CelebA) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, people in part.batches():
+            yield images.to(device), celeba_answers(people, target).to(device)
+
+    def loss(logits: Tensor, answers: Tensor) -> Tensor:
+        return F.cross_entropy(logits, answers, reduction="none")
+
+    parts = celeba_parts(faces, counts, seed)
+    return [run_model(target.logits, loss, batches(part), encoder, folder) for part in parts]
+
+
+def celeba_answers(people: Tensor, target: Target) -> Tensor:
+    """(N,) int64: which of the recogniser's classes these people, (N,) numbers, are."""
+    place = {label: index for index, label in enumerate(target.labels)}
+    return torch.tensor([place[str(person)] for person in people.tolist()])
+
+
+def celeba_parts(faces: CelebA, counts: tuple[int, ...], seed: int) -> list[CelebA]:
+    """Disjoint random parts of the images, so many each.
+
+    Raises:
+        InputError: fewer images than asked for.
+    """
     if sum(counts) > len(faces):
         raise InputError(
             f"{sum(counts)} images were asked for and CelebA has {len(faces)} that can be used: "
             "ask for fewer."
         )
-    place = {label: index for index, label in enumerate(target.labels)}
     order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))
-    device = next((p.device for p in target.parameters()), torch.device("cpu"))
-
-    def batches(part: CelebA) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, people in part.batches():
-            answers = torch.tensor([place[str(person)] for person in people.tolist()])
-            yield images.to(device), answers.to(device)
-
-    def loss(logits: Tensor, answers: Tensor) -> Tensor:
-        return F.cross_entropy(logits, answers, reduction="none")
-
-    rows = order[: sum(counts)].split(list(counts))
-    return [run_model(target.logits, loss, batches(faces[part]), encoder, folder) for part in rows]
+    return [faces[rows] for rows in order[: sum(counts)].split(list(counts))]

@@ -16,9 +16,9 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.llm2loss.model import LossModel
 from visiondx.llm2loss.true_bias import TrueBias
+from visiondx.llm2loss.words import Words
 from visiondx.models.encoder import Encoder
 from visiondx.stats import Estimate, bootstrap
-from visiondx.worlds.base import World
 
 MEASURES: dict[str, Callable] = {"Pearson": pearsonr, "Spearman": spearmanr, "Kendall": kendalltau}
 
@@ -111,11 +111,11 @@ def _estimate(value: float, draws: Sequence[float], n: int) -> Estimate:
 
 
 def phrasings(
-    world: World, names: Sequence[str], present: bool, count: int, seed: int, heldout: bool
+    words: Words, names: Sequence[str], present: bool, count: int, seed: int, heldout: bool
 ) -> list[str]:
     """`count` phrasings of each attribute, or of its absence: attribute by attribute."""
     return [
-        world.prompt(name, present, seed=seed + k, heldout=heldout)
+        words.prompt(name, present, seed=seed + k, heldout=heldout)
         for name in names
         for k in range(count)
     ]
@@ -123,7 +123,7 @@ def phrasings(
 
 def predicted_gaps(
     model: LossModel,
-    world: World,
+    words: Words,
     names: Sequence[str],
     count: int,
     seed: int = 0,
@@ -131,11 +131,11 @@ def predicted_gaps(
 ) -> Tensor:
     """How much worse each attribute is than its absence, by words alone: (E, A), each member's.
 
-    Scores are averaged over `count` phrasings of the world's grammar.
+    Scores are averaged over `count` phrasings of the grammar.
     """
     sides = []
     for present in (True, False):
-        members = model.ask(phrasings(world, names, present, count, seed, heldout)).members
+        members = model.ask(phrasings(words, names, present, count, seed, heldout)).members
         sides.append(members.unflatten(1, (len(names), count)).mean(2))
     return model.sign * (sides[0] - sides[1])
 
@@ -144,7 +144,7 @@ def zero_shot_auroc(
     encoder: Encoder,
     embeddings: Tensor,
     labels: Tensor,
-    world: World,
+    words: Words,
     names: Sequence[str],
     count: int,
     seed: int = 0,
@@ -159,11 +159,11 @@ def zero_shot_auroc(
     """
     with torch.no_grad():
         sides = [
-            encoder.embed_texts(phrasings(world, names, present, count, seed, heldout))
+            encoder.embed_texts(phrasings(words, names, present, count, seed, heldout))
             for present in (True, False)
         ]
-    words = (sides[0] - sides[1]).unflatten(0, (len(names), count)).mean(1).cpu()
-    scores = embeddings @ words.T
+    directions = (sides[0] - sides[1]).unflatten(0, (len(names), count)).mean(1).cpu()
+    scores = embeddings @ directions.T
     return {
         name: float(roc_auc_score(labels[:, k].numpy(), scores[:, k].numpy()))
         for k, name in enumerate(names)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from visiondx.errors import InputError
-from visiondx.llm2loss.black_box import Examples, log_probabilities
+from visiondx.llm2loss.black_box import Labelled, log_probabilities
 from visiondx.models.target import Target
 
 _LEAST = 2  # images with an attribute, and without it
@@ -61,7 +61,7 @@ class TrueBias:
 
 
 def true_bias(
-    targets: Mapping[str, Target], examples: Examples, names: tuple[str, ...]
+    targets: Mapping[str, Target], examples: Labelled, names: tuple[str, ...]
 ) -> TrueBias:
     """Try every image against every class, with each target.
 

@@ -7,7 +7,7 @@ call are drawn from the same random numbers, so that two differ in little but wh
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from visiondx.errors import InputError
 from visiondx.llm2loss.black_box import Source, example_losses, render_examples
+from visiondx.llm2loss.words import Words
 from visiondx.models.target import Target
 from visiondx.stats import Estimate, bootstrap
 from visiondx.worlds.base import Attributes
 
 _CHECKED = 16  # images on which a sentence must come true before it is taken
+_TRIES = 2000  # pairs that may be refused in a row
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,39 @@ class Sentence:
     given: Mapping[str, bool]
 
 
+@dataclass(frozen=True)
+class PairTruth:
+    """Which of two sentences is harder, for S black boxes and P pairs."""
+
+    means: Tensor  # (S, P, 2) mean loss on images of each sentence, nats
+    difference: Tensor  # (S, P) of the first sentence less that of the second
+    known: Tensor  # (S, P) bool: the 95 % interval of the difference does not hold 0
+
+    @classmethod
+    def of_drawn(cls, losses: Tensor) -> PairTruth:
+        """From losses (S, P, 2, images) on images that were drawn alike for both sentences."""
+        difference = (losses[:, :, 0] - losses[:, :, 1]).mean(2)
+        return cls(losses.mean(3), difference, known_sign(losses))
+
+
 def draw_pairs(
     source: Source, count: int, seed: int, heldout: bool = False, most_shared: int = 2
+) -> list[tuple[Sentence, Sentence]]:
+    """Pairs of sentences that the world can draw; see `pairs_in_words`."""
+
+    def possible(given: Mapping[str, bool]) -> bool:
+        return can_be(source, given)
+
+    return pairs_in_words(source.world, possible, count, seed, heldout, most_shared)
+
+
+def pairs_in_words(
+    words: Words,
+    possible: Callable[[Mapping[str, bool]], bool],
+    count: int,
+    seed: int,
+    heldout: bool = False,
+    most_shared: int = 2,
 ) -> list[tuple[Sentence, Sentence]]:
     """Pairs of sentences that share up to `most_shared` attributes and differ in the rest.
 
@@ -40,20 +73,28 @@ def draw_pairs(
     both denied; one attribute there and another in its place ("a hat" / "bangs").
 
     Args:
+        possible: are there images of this, {attribute: whether it is there}?
         heldout: in phrases that the encoder never read, else in those of its training.
 
     Raises:
-        InputError: count below 1.
+        InputError: count below 1, or fewer pairs than that are to be found.
     """
     if count < 1:
         raise InputError(f"{count} pairs were asked for: ask for one or more.")
     rng = random.Random(f"{seed} pairs")
     pairs: list[tuple[Sentence, Sentence]] = []
     seen = set()
+    refused = 0
     while len(pairs) < count:
+        if refused == _TRIES:
+            raise InputError(
+                f"Only {len(pairs)} of {count} pairs of sentences have enough images: ask for "
+                "fewer pairs, or for fewer images of each sentence."
+            )
+        refused += 1
         kind = len(pairs) % 3
         changed = 1 if kind == 0 else 2
-        names = rng.sample(source.world.binary, changed + rng.randint(0, most_shared))
+        names = rng.sample(words.binary, changed + rng.randint(0, most_shared))
         shared = {name: rng.random() < 0.75 for name in names[changed:]}
         if kind == 2:
             sides = [{names[0]: True}, {names[1]: True}]
@@ -63,14 +104,15 @@ def draw_pairs(
         rng.shuffle(sides)
         given = [side | shared for side in sides]
         key = frozenset(frozenset(g.items()) for g in given)
-        if key in seen or not all(can_be(source, g) for g in given):
+        if key in seen or not all(possible(g) for g in given):
             continue
         try:
-            words = [source.world.grammar.sentence(g, seed, heldout) for g in given]
+            texts = [words.grammar.sentence(g, seed, heldout) for g in given]
         except InputError:  # the grammar has no sentence for it
             continue
         seen.add(key)
-        pairs.append(tuple(Sentence(w, g) for w, g in zip(words, given, strict=True)))
+        refused = 0
+        pairs.append(tuple(Sentence(w, g) for w, g in zip(texts, given, strict=True)))
     return pairs
 
 
