@@ -104,15 +104,23 @@ def test_interrupted_and_resumed_equals_uninterrupted(early, tmp_path):
 def test_a_batch_without_moved_or_unmoved_styles_is_refused():
     with pytest.raises(InputError, match="moved = 16 of a batch of 16"):
         SteeringConfig(moved=16)
-    with pytest.raises(InputError, match="blend must be above 0"):
-        SteeringConfig(blend=0.0)
+    with pytest.raises(InputError, match=r"share of blend must be in \[0, 1\]"):
+        SteeringConfig(blend=(0.5, 1.5))
 
 
-def test_a_blend_lies_between_old_and_taught_weights(early, tmp_path):
+def test_a_blend_lies_between_old_and_taught_weights_block_by_block(early, tmp_path):
+    shares = (0.25, 0.0, 1.0)
     whole, part = (
-        teach_steering(early, Disc(), dataclasses.replace(LESSON, blend=b), tmp_path / str(b))
-        for b in (1.0, 0.25)
+        teach_steering(early, Disc(), dataclasses.replace(LESSON, blend=b), tmp_path / str(len(b)))
+        for b in ((), shares)
     )
-    weights = [g.network.synthesis.b16.conv1.weight for g in (early, part, whole)]
-    assert torch.allclose(weights[1], weights[0].lerp(weights[2], 0.25), atol=1e-6)
-    assert (weights[2] - weights[0]).abs().max() > 1e-3
+    for share, size in zip(shares, (4, 8, 16), strict=True):
+        name = f"network.synthesis.b{size}.conv1.weight"
+        old, mixed, taught = (g.get_parameter(name) for g in (early, part, whole))
+        assert torch.allclose(mixed, old.lerp(taught, share), atol=1e-6)
+        assert (taught - old).abs().max() > 1e-3
+
+
+def test_a_blend_of_another_number_of_blocks_is_refused(early, tmp_path):
+    with pytest.raises(InputError, match="2 shares and the generator 3 blocks, from 4 px to 16"):
+        teach_steering(early, Disc(), dataclasses.replace(LESSON, blend=(1.0, 1.0)), tmp_path)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from visiondx.errors import InputError
 from visiondx.models.generator import StyleGenerator
@@ -40,9 +40,10 @@ class SteeringConfig:
         noise: of the direction, in its own root mean square: words give no exact directions.
         towards: share of the edits that add their attribute; the others take it away.
         focus: attributes that edits are about four times as often as about others.
-        blend: share of the taught weights in those that are returned; the rest are the old ones
-            (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Edits gain sooner
-            than small things fade: below 1, pictures keep their earrings.
+        blend: share of the taught weights in those that are returned, block by block from the
+            coarsest on; the rest are the old ones (Wortsman et al., "Robust fine-tuning of
+            zero-shot models", 2022). Edits gain in some blocks what small things lose in others.
+            Empty: the taught weights alone.
         samples: z that the mean differences are taken over.
     """
 
@@ -55,7 +56,7 @@ class SteeringConfig:
     noise: float = 0.5
     towards: float = 0.75
     focus: tuple[str, ...] = ()
-    blend: float = 1.0
+    blend: tuple[float, ...] = ()
     samples: int = 20_000
     lr: float = 2e-3
     ema: float = 0.995
@@ -67,8 +68,8 @@ class SteeringConfig:
                 f"moved = {self.moved} of a batch of {self.batch} leaves moved or unmoved styles "
                 "no image: choose a number between."
             )
-        if not 0 < self.blend <= 1:
-            raise InputError(f"blend must be above 0 and at most 1, got {self.blend}.")
+        if not all(0 <= share <= 1 for share in self.blend):
+            raise InputError(f"Every share of blend must be in [0, 1], got {self.blend}.")
 
 
 def shown(world: World, z: Tensor) -> Attributes:
@@ -127,9 +128,16 @@ def teach_steering(
         The generator with averaged weights, its statistics measured.
 
     Raises:
-        InputError: the checkpoint is of another config.
+        InputError: the checkpoint is of another config, or ``blend`` of another number of blocks.
         FloatingPointError: a loss became NaN or infinite; names the step and the term.
     """
+    blocks = len(_blocks(generator))
+    shares = config.blend or (1.0,) * blocks
+    if len(shares) != blocks:
+        raise InputError(
+            f"blend has {len(shares)} shares and the generator {blocks} blocks, from 4 px to "
+            f"{generator.resolution}: give one for each."
+        )
     keep_memory()
     taught, average = (copy.deepcopy(generator) for _ in range(2))
     synthesis = taught.network.synthesis.requires_grad_(True)
@@ -174,10 +182,16 @@ def teach_steering(
     if not trainer.run(step, total, time_limit=time_limit):
         return None
     average.requires_grad_(False)
-    for taught_weight, old in zip(average.parameters(), generator.parameters(), strict=True):
-        taught_weight.lerp_(old, 1 - config.blend)
+    for share, block, old_block in zip(shares, _blocks(average), _blocks(generator), strict=True):
+        for weight, old in zip(block.parameters(), old_block.parameters(), strict=True):
+            weight.lerp_(old, 1 - share)
     average.measure()
     return average
+
+
+def _blocks(generator: StyleGenerator) -> list[nn.Module]:
+    """The blocks of the synthesis, from 4 px on."""
+    return list(generator.network.synthesis.children())
 
 
 def both_sides(
