@@ -1,14 +1,13 @@
 """The explorer: sliders over an `EditSession`. It holds widgets and no state of its own."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
 
-from visiondx.errors import InputError
 from visiondx.widgets import kept, parts
 from visiondx.widgets.embedded import WORLDS, change_target, open_session, targets_of
+from visiondx.widgets.panel import Panel, box, button, menu, style, title
 from visiondx.widgets.session import EditSession, View
 from visiondx.zoom.estimate import ESTIMATORS
 
@@ -16,7 +15,7 @@ FRAME = 0.1  # seconds that a step of the search is shown at least
 STEP = 0.1  # of a slider, in standard deviations of style
 
 
-class Explorer:
+class Explorer(Panel):
     """Type prompts, drag their weights, and see picture, probability and SSIM follow.
 
     What a person types wrongly ends as one red sentence; the session is then as it was.
@@ -26,66 +25,60 @@ class Explorer:
     """
 
     def __init__(self, session: EditSession, folder: str | Path):
+        super().__init__()
         self.session, self.folder = session, Path(folder)
         self._quiet = False  # sliders that follow the session do not move it
         self._build()
         self._fill()
         self._show_all()
 
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The live widget; a notebook that is only read says what would be here."""
-        bundle = self.box._repr_mimebundle_(**options)
-        return bundle | {"text/plain": "The explorer: run this notebook in Jupyter to use it."}
-
     # ---------------------------------------------------------------- what there is
 
     def _build(self) -> None:
         wide = widgets.Layout(width="100%")
-        self.generator = _menu("Generator", "220px")
-        self.target = _menu("Target", "330px")
-        self.estimator = _menu("Directions", "230px")
+        self.generator = menu("Generator", "220px")
+        self.target = menu("Target", "330px")
+        self.estimator = menu("Directions", "230px")
         self.words = widgets.Textarea(rows=6, layout=wide)
         self.neutral = widgets.Text(layout=wide)
-        self.apply = _button("Apply", "check", "Make sliders for these prompts", "primary")
-        self.face = _button("New face", "user", "The face of the next seed")
-        self.find = _button("Search", "search", "Search a counterfactual of this face")
-        self.zero = _button("Reset", "undo", "Set all weights to 0")
-        self.keep = _button("Save picture", "save", "Write the picture and its recipe")
+        self.apply = button("Apply", "check", "Make sliders for these prompts", "primary")
+        self.face = button("New face", "user", "The face of the next seed")
+        self.find = button("Search", "search", "Search a counterfactual of this face")
+        self.zero = button("Reset", "undo", "Set all weights to 0")
+        self.keep = button("Save picture", "save", "Write the picture and its recipe")
         self.before, self.after = widgets.Image(), widgets.Image()
         self.readings, self.caption = widgets.HTML(), widgets.HTML()
-        self.message, self.progress = widgets.HTML(), widgets.Output()
-        self.message.add_class("vdx-message")
-        self.rows = _box(widgets.VBox, "vdx-sliders")
+        self.rows = box(widgets.VBox, "vdx-sliders")
         self.sliders: list[widgets.FloatSlider] = []
 
         buttons = (self.face, self.find, self.zero, self.keep)
-        words = _box(
+        words = box(
             widgets.VBox,
             "vdx-words",
-            _title("Prompts, one a line"),
+            title("Prompts, one a line"),
             self.words,
-            _title("Neutral prompt, their common part"),
+            title("Neutral prompt, their common part"),
             self.neutral,
             self.apply,
         )
-        self.box = _box(
+        self.box = box(
             widgets.VBox,
             "vdx",
-            widgets.HTML(parts.STYLE, layout=widgets.Layout(display="none")),
-            _box(widgets.HBox, "vdx-row", self.generator, self.target, self.estimator),
-            _box(
+            style(),
+            box(widgets.HBox, "vdx-row", self.generator, self.target, self.estimator),
+            box(
                 widgets.HBox,
                 "vdx-row",
-                _box(widgets.VBox, "vdx-photo", _title("Original"), self.before),
-                _box(widgets.VBox, "vdx-photo vdx-edited", self.caption, self.after),
-                _box(widgets.VBox, "vdx-side", self.readings),
+                box(widgets.VBox, "vdx-photo", title("Original"), self.before),
+                box(widgets.VBox, "vdx-photo vdx-edited", self.caption, self.after),
+                box(widgets.VBox, "vdx-side", self.readings),
             ),
-            _box(widgets.HBox, "vdx-row", *buttons),
-            _box(widgets.HBox, "vdx-row", self.rows, words),
+            box(widgets.HBox, "vdx-row", *buttons),
+            box(widgets.HBox, "vdx-row", self.rows, words),
             self.message,
             self.progress,
         )
-        self._controls = (self.generator, self.target, self.estimator, self.apply, *buttons)
+        self._fixed = (self.generator, self.target, self.estimator, self.apply, *buttons)
         for control, text, action in (
             (self.apply, "Making directions …", self._apply),
             (self.face, "", self._face),
@@ -93,36 +86,36 @@ class Explorer:
             (self.zero, "", self._reset),
             (self.keep, "", self._save),
         ):
-            control.on_click(lambda _, text=text, action=action: self._do(text, action))
+            control.on_click(lambda _, text=text, action=action: self.do(text, action))
         for control, text, action in (
             (self.generator, "Loading …", self._change_generator),
             (self.target, "Loading …", self._change_target),
             (self.estimator, "Making directions …", self._apply),
         ):
             control.observe(
-                lambda _, text=text, action=action: self._quiet or self._do(text, action), "value"
+                lambda _, text=text, action=action: self._quiet or self.do(text, action), "value"
             )
 
     def _fill(self) -> None:
         """Menus and text boxes say what the session has."""
-        self._follow()
+        self.follow()
         self.words.value = "\n".join(self.session.attributes)
         self.neutral.value = self.session.neutral
         self._make_sliders()
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Menus say what the session has; with models given by hand there is little to choose."""
         world, name = self.session.world, self.session.target_name
         worlds, names = (list(WORLDS), targets_of(world)) if world else (["given"], [])
         names += [name or "given"] * (name not in names)
         self._quiet = True
-        for menu, options, value in (
+        for choice, options, value in (
             (self.generator, worlds, world or "given"),
             (self.target, names, name or "given"),
             (self.estimator, ESTIMATORS, self.session.estimator),
         ):
-            menu.options, menu.value = options, value
-            menu.disabled = len(options) < 2
+            choice.options, choice.value = options, value
+            choice.disabled = len(options) < 2
         self._quiet = False
 
     def _make_sliders(self) -> None:
@@ -152,7 +145,8 @@ class Explorer:
             zero.on_click(lambda _, n=n: self._show(self.session.move(n, 0.0)))
             self.sliders.append(slider)
             rows.append(widgets.HBox([slider, zero], layout=widgets.Layout(width="100%")))
-        self.rows.children = (_title("Edit weights w, in standard deviations of style"), *rows)
+        self.controls = (*self._fixed, *self.sliders)
+        self.rows.children = (title("Edit weights w, in standard deviations of style"), *rows)
 
     # ---------------------------------------------------------------- what is shown
 
@@ -180,29 +174,6 @@ class Explorer:
             self._show(self.session.move(prompt, weight))
 
     # ---------------------------------------------------------------- what is done
-
-    def _do(self, text: str, action: Callable[[], str | None]) -> None:
-        """Run an action with the controls off, its progress bars inside the explorer.
-
-        A fault of the program, unlike one of its input, shows its traceback there.
-        """
-        self.message.value = parts.message(text)
-        for control in (*self._controls, *self.sliders):
-            control.disabled = True
-        self.progress.clear_output()
-        said, failed = "", False
-        try:
-            with self.progress:
-                try:
-                    said = action() or ""
-                except (InputError, FloatingPointError, OSError) as error:
-                    said, failed = str(error), True
-                self.progress.clear_output()
-        finally:
-            for control in (*self._controls, *self.sliders):
-                control.disabled = False
-            self._follow()
-            self.message.value = parts.message(said, failed)
 
     def _apply(self) -> None:
         prompts = [line.strip() for line in self.words.value.splitlines() if line.strip()]
@@ -249,26 +220,3 @@ class Explorer:
         )
         self._fill()
         self._show_all()
-
-
-def _button(name: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:
-    return widgets.Button(description=name, icon=icon, tooltip=tooltip, button_style=style)
-
-
-def _menu(name: str, width: str) -> widgets.Dropdown:
-    return widgets.Dropdown(
-        description=name,
-        layout=widgets.Layout(width=width),
-        style={"description_width": "initial"},
-    )
-
-
-def _title(text: str) -> widgets.HTML:
-    return widgets.HTML(f'<span class="vdx-caption">{text}</span>')
-
-
-def _box(kind: type, name: str, *children) -> widgets.Box:
-    box = kind(children)
-    for word in name.split():
-        box.add_class(word)
-    return box

@@ -1,0 +1,84 @@
+"""What the explorers share: controls of one look, and how an action is run and reported."""
+
+from collections.abc import Callable
+
+import ipywidgets as widgets
+
+from visiondx.errors import InputError
+from visiondx.widgets import parts
+
+
+class Panel:
+    """A box of widgets with one line of message below it and room for progress bars.
+
+    A subclass builds ``box`` around ``message`` and ``progress``, and names in ``controls`` what is
+    off while an action runs.
+    """
+
+    box: widgets.Box
+    controls: tuple[widgets.DOMWidget, ...] = ()
+
+    def __init__(self) -> None:
+        self.message, self.progress = widgets.HTML(), widgets.Output()
+        self.message.add_class("vdx-message")
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """The live widget; a notebook that is only read says what would be here."""
+        bundle = self.box._repr_mimebundle_(**options)
+        return bundle | {"text/plain": "The explorer: run this notebook in Jupyter to use it."}
+
+    def follow(self) -> None:
+        """Called after each action: menus say again what is there."""
+
+    def do(self, text: str, action: Callable[[], str | None]) -> None:
+        """Run an action with the controls off, its progress bars inside the panel.
+
+        What it returns is the message afterwards. A fault of the program, unlike one of its input,
+        shows its traceback there.
+        """
+        self.message.value = parts.message(text)
+        for control in self.controls:
+            control.disabled = True
+        self.progress.clear_output()
+        said, failed = "", False
+        try:
+            with self.progress:
+                try:
+                    said = action() or ""
+                except (InputError, FloatingPointError, OSError) as error:
+                    said, failed = str(error), True
+                self.progress.clear_output()
+        finally:
+            for control in self.controls:
+                control.disabled = False
+            self.follow()
+            self.message.value = parts.message(said, failed)
+
+
+def button(name: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:
+    return widgets.Button(description=name, icon=icon, tooltip=tooltip, button_style=style)
+
+
+def menu(name: str, width: str) -> widgets.Dropdown:
+    return widgets.Dropdown(
+        description=name,
+        layout=widgets.Layout(width=width),
+        style={"description_width": "initial"},
+    )
+
+
+def title(text: str) -> widgets.HTML:
+    return widgets.HTML(f'<span class="vdx-caption">{text}</span>')
+
+
+def box(kind: type, name: str, *children) -> widgets.Box:
+    """A box with CSS classes, named in one string."""
+    made = kind(children)
+    for word in name.split():
+        made.add_class(word)
+    return made
+
+
+def style() -> widgets.HTML:
+    """The sheet that all panels use."""
+    return widgets.HTML(parts.STYLE, layout=widgets.Layout(display="none"))
