@@ -1,5 +1,7 @@
 """Embeddings and losses from arrays, tables and models; what is refused, in one sentence."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 from llm2loss_standins import ColourEncoder, coloured, redness
 from visiondx.errors import InputError
 from visiondx.llm2loss.data import LossData, read_arrays, read_table, run_model
-from visiondx.llm2loss.modality import modality_gap, placed
+from visiondx.llm2loss.modality import modality_gap, placed, project
 
 
 def changed(losses, rows, value):
@@ -205,3 +207,12 @@ def test_the_modality_gap_by_hand():
         modality_gap(images, texts[:1])
     with pytest.raises(InputError, match=r"\(2, 2\) and \(3, 1\)"):
         modality_gap(images, texts[:, :1])
+
+
+def test_a_projected_text_is_a_weighted_mean_of_images():
+    memory = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    texts = torch.tensor([[1.0, 1.0, 0.0], [0.6, 0.0, 0.8]])
+    found = project(texts, memory, temperature=0.5)
+    p = 1 / (1 + math.exp(-0.6 / 0.5))  # cosines 0.6 and 0
+    expected = torch.tensor([[0.5, 0.5, 0.0], [p, 1 - p, 0.0]])
+    torch.testing.assert_close(found, expected)

@@ -12,6 +12,7 @@ from visiondx.llm2loss import heads
 from visiondx.llm2loss.answers import Answers, Comparisons
 from visiondx.llm2loss.audit import Audit
 from visiondx.llm2loss.fit import FitSettings
+from visiondx.llm2loss.modality import project
 from visiondx.llm2loss.model import LossModel
 from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import Tokenizer
@@ -134,6 +135,23 @@ def test_centring_lets_words_mean_what_images_do():
     torch.testing.assert_close(centred.text_mean, encoder.embed_texts(list(NEUTRAL)).mean(0))
     neutral = centred.ask(["a thing"]).value.abs()
     assert neutral < plain.ask(["a thing"]).value.abs() + 1
+
+
+def test_projected_words_lie_where_heads_have_learned(tmp_path):
+    """Of the encoder, every image has a last entry above 0 and every text one below."""
+    data, encoder = redness(400), ColourEncoder()
+    model = LossModel.fit(data, encoder, settings=SETTINGS, projected=True)
+    assert bool((model.compare(["red", "blue"], ["blue", "green"]).members[:, 0] > 0).all())
+    texts = encoder.embed_texts(["red"])
+    by_hand = model.score(project(texts, model.memory), "image")
+    torch.testing.assert_close(model.score(texts, "text"), by_hand)
+    assert project(texts, model.memory)[0, -1] > 0  # among the images
+    assert len(model.memory) == 400
+    model.save(tmp_path)
+    again = LossModel.load(tmp_path, encoder)
+    torch.testing.assert_close(again.ask(["red"]).members, model.ask(["red"]).members)
+    with pytest.raises(InputError, match="either centred or projected"):
+        LossModel.fit(data, encoder, neutral=NEUTRAL, projected=True)
 
 
 def test_saved_models_come_back(models, tmp_path):

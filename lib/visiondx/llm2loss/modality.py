@@ -1,8 +1,10 @@
-"""The gap between CLIP's two modalities, and mean-centring, which closes most of it.
+"""The gap between CLIP's two modalities, and two ways to close it.
 
 CLIP puts images and texts into two separate cones of the sphere (Liang et al., Mind the Gap, 2022).
 A head that was trained on images meets texts from outside of what it knows; what all texts share
-moves its answers. Subtracting each modality's mean takes that part away.
+moves its answers. Subtracting each modality's mean takes that part away. What is left is where
+sentences differ and images hardly do; a head has learned nothing there, but answers. A sentence
+that is projected onto images has no such part.
 """
 
 from dataclasses import asdict, dataclass
@@ -32,6 +34,24 @@ def placed(embeddings: Tensor, mean: Tensor | None) -> Tensor:
     if mean is not None:
         x = F.normalize(x - mean, dim=1)
     return x * x.shape[1] ** 0.5
+
+
+def project(texts: Tensor, memory: Tensor, temperature: float = 0.1) -> Tensor:
+    """Move texts among images: Σ_i softmax_i(cos(t, m_i) / temperature) m_i for each text t.
+
+    The projection of DeCap (Li et al., ICLR 2023), the other way round and much softer: where it
+    is nearly linear in t, it weighs directions by how much the images vary along them.
+
+    Args:
+        texts: (P, D). memory: (K, D) images. temperature: chosen on tuning seeds, by pairs of
+            sentences of two worlds.
+
+    Returns:
+        (P, D), in the span of the images.
+    """
+    m = F.normalize(memory, dim=1)
+    weights = torch.softmax(F.normalize(texts, dim=1) @ m.T / temperature, dim=1)
+    return weights @ m
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ from visiondx.llm2loss.checks import check_choice, checked, needed
 from visiondx.llm2loss.criteria import criteria
 from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings, fit_heads
-from visiondx.llm2loss.modality import placed
+from visiondx.llm2loss.modality import placed, project
 from visiondx.models.encoder import Encoder
 from visiondx.training.loop import step_seed
 
 KINDS = ("ranker", "regressor", "classifier")
 AGGREGATIONS = ("mean", "median")
 CHUNK = 2**16  # rows scored at a time
+MEMORY = 4096  # images that texts are projected onto, at most
+OPTIONAL = ("image_mean", "text_mean", "memory")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class LossModel:
     best: Tensor  # (E,) epochs of the weights
     image_mean: Tensor | None  # (D,), None without centring
     text_mean: Tensor | None
+    memory: Tensor | None  # (K, D) images that texts are projected onto, None without
     location: float  # h = location + scale x the heads' output
     scale: float
     encoder_fingerprint: str | None
@@ -66,6 +69,7 @@ class LossModel:
         settings: FitSettings | None = None,
         aggregation: str = "mean",
         neutral: Sequence[str] = (),
+        projected: bool = False,
         seed: int = 0,
         folder: str | Path | None = None,
     ) -> "LossModel":
@@ -79,12 +83,19 @@ class LossModel:
             neutral: sentences that say nothing of what varies between the images; each modality
                 is centred, texts by their mean and images by that of ``data``. None of them: no
                 centring, as in the paper.
+            projected: texts are replaced by what images of ``data`` that fit them have in common,
+                see ``modality.project``, and need no centring then.
             folder: where an interrupted training goes on.
 
         Raises:
             InputError: an unknown kind or aggregation, another encoder than the embeddings',
-                neutral sentences without an encoder, or one that is too long.
+                neutral sentences without an encoder, or one that is too long, or texts that are to
+                be both centred and projected.
         """
+        if neutral and projected:
+            raise InputError(
+                "Texts are either centred or projected: leave out neutral, or projected."
+            )
         settings = settings or FitSettings()
         check_choice("kind", kind, KINDS)
         check_choice("aggregation", aggregation, AGGREGATIONS)
@@ -93,6 +104,10 @@ class LossModel:
         if neutral:
             texts = needed(encoder).embed_texts(list(neutral)).cpu()
             means = (F.normalize(data.embeddings, dim=1).mean(0), texts.mean(0))
+        memory = None
+        if projected:
+            drawn = torch.Generator().manual_seed(step_seed(seed, 1))
+            memory = data.embeddings[torch.randperm(len(data), generator=drawn)[:MEMORY]].clone()
         x, y = placed(data.embeddings, means[0]), data.losses
         location, scale = 0.0, 1.0
         if kind == "regressor":
@@ -111,7 +126,7 @@ class LossModel:
         return cls(
             kind, aggregation, settings, seed, len(data),
             weights, fitted.validation, fitted.best,
-            *means, location, scale, fingerprint, encoder,
+            *means, memory, location, scale, fingerprint, encoder,
         )  # fmt: skip
 
     @property
@@ -136,7 +151,10 @@ class LossModel:
                 f"This LossModel was made from other embeddings than {tuple(embeddings.shape)}: "
                 "give (N, D) of the encoder that it was made with."
             )
-        parts = embeddings.float().split(CHUNK)
+        embeddings = embeddings.float()
+        if modality == "text" and self.memory is not None:
+            embeddings = project(embeddings, self.memory)
+        parts = embeddings.split(CHUNK)
         found = [heads.scores(self.weights, placed(part, mean), head, hidden) for part in parts]
         return self.location + self.scale * torch.cat(found, 1)
 
@@ -206,7 +224,7 @@ class LossModel:
         about = {
             name: asdict(value) if name == "settings" else value
             for name, value in vars(self).items()
-            if name not in tensors and name not in ("encoder", "image_mean", "text_mean")
+            if name not in tensors and name not in ("encoder", *OPTIONAL)
         }
         with atomic_write(Path(folder) / "loss_model.safetensors") as path:
             contiguous = {name: value.contiguous() for name, value in tensors.items()}
@@ -229,8 +247,7 @@ class LossModel:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         about["settings"] = FitSettings(**about["settings"])
         checked(encoder, about["encoder_fingerprint"])
-        means = {"image_mean": None, "text_mean": None}
-        return cls(**{**means, **about, **tensors}, encoder=encoder)
+        return cls(**{**dict.fromkeys(OPTIONAL), **about, **tensors}, encoder=encoder)
 
     @property
     def _about(self) -> tuple[str, str, int]:

@@ -19,6 +19,7 @@ from visiondx.llm2loss.black_box import (
     split_examples,
 )
 from visiondx.llm2loss.cache import embed
+from visiondx.llm2loss.checks import check_choice
 from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings
 from visiondx.llm2loss.model import LossModel
@@ -26,6 +27,8 @@ from visiondx.llm2loss.truth import PairTruth, Sentence
 from visiondx.llm2loss.words import Words
 from visiondx.models.encoder import Encoder
 from visiondx.models.target import Target
+
+TEXTS = ("projected", "centred", "as they are")
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,19 @@ class Study(ABC):
         self,
         kind: str = "ranker",
         settings: FitSettings | None = None,
-        centred: bool = True,
+        texts: str = "projected",
         aggregation: str = "mean",
     ) -> dict[str, LossModel]:
-        """One loss model for each black box; the same seed's members, see `LossModel.fit`."""
+        """One loss model for each black box; the same seed's members, see `LossModel.fit`.
+
+        Args:
+            texts: what is done about the modality gap: "projected", "centred" (images too), or
+                "as they are", as in the paper.
+
+        Raises:
+            InputError: another word for texts.
+        """
+        check_choice("texts", texts, TEXTS)
         models = {}
         for index, name in enumerate(self.targets):
             data = LossData(
@@ -64,7 +76,8 @@ class Study(ABC):
                 kind=kind,
                 settings=settings,
                 aggregation=aggregation,
-                neutral=self.neutral if centred else (),
+                neutral=self.neutral if texts == "centred" else (),
+                projected=texts == "projected",
                 seed=index,
             )
         return models
