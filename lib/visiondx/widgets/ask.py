@@ -35,7 +35,7 @@ class Asker(Panel):
         self.question: Question | None = None
         self.answer: TrueAnswer | None = None
         self._build()
-        self.do("", lambda: self._choose(self.pairs[0]))
+        self.do("", lambda: self._choose(self.pairs[0]), bars=False)
 
     def _build(self) -> None:
         wide = widgets.Layout(width="100%")
@@ -73,12 +73,12 @@ class Asker(Panel):
             self.progress,
         )
         self.controls = (self.black_box, self.example, self.ask, self.draw)
-        self.ask.on_click(lambda _: self.do("", self._ask))
+        self.ask.on_click(lambda _: self.do("", self._ask, bars=False))
         self.draw.on_click(lambda _: self.do("Drawing …", self._draw))
-        self.black_box.observe(lambda _: self.do("", self._change), "value")
+        self.black_box.observe(lambda _: self.do("", self._change, bars=False), "value")
         self.example.observe(self._chosen, "value")
         for text in (self.first, self.second):
-            text.observe(lambda _: self._quiet or self.do("", self._ask), "value")
+            text.observe(lambda _: self._quiet or self.do("", self._ask, bars=False), "value")
 
     def follow(self) -> None:
         """The menu says which example is asked, if one is."""
@@ -89,7 +89,7 @@ class Asker(Panel):
 
     def _chosen(self, change) -> None:
         if change.new is not None and not self._quiet:
-            self.do("", lambda: self._choose(change.new))
+            self.do("", lambda: self._choose(change.new), bars=False)
 
     def _choose(self, pair: tuple[str, str]) -> None:
         self._quiet = True

@@ -1,6 +1,7 @@
 """What the explorers share: controls of one look, and how an action is run and reported."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import ipywidgets as widgets
 
@@ -30,24 +31,27 @@ class Panel:
     def follow(self) -> None:
         """Called after each action: menus say again what is there."""
 
-    def do(self, text: str, action: Callable[[], str | None]) -> None:
-        """Run an action with the controls off, its progress bars inside the panel.
+    def do(self, text: str, action: Callable[[], str | None], bars: bool = True) -> None:
+        """Run an action with the controls off; what it returns is the message afterwards.
 
-        What it returns is the message afterwards. A fault of the program, unlike one of its input,
-        shows its traceback there.
+        Args:
+            bars: whether it may show progress bars, which then stand inside the panel, as does the
+                traceback of a fault of the program, unlike one of its input.
         """
         self.message.value = parts.message(text)
         for control in self.controls:
             control.disabled = True
-        self.progress.clear_output()
         said, failed = "", False
+        if bars:
+            self.progress.clear_output()
         try:
-            with self.progress:
+            with self.progress if bars else nullcontext():
                 try:
                     said = action() or ""
                 except (InputError, FloatingPointError, OSError) as error:
                     said, failed = str(error), True
-                self.progress.clear_output()
+                if bars:
+                    self.progress.clear_output()
         finally:
             for control in self.controls:
                 control.disabled = False
