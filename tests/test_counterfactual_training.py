@@ -113,7 +113,7 @@ def test_the_bank_holds_what_each_round_found_and_its_mirror(robust):
         if part.number == 0:
             assert torch.allclose(part.p_original, own, atol=0.05)
         else:
-                assert not torch.equal(part.p_original, own)
+            assert not torch.equal(part.p_original, own)
         seen = part.views[:, :, 0, 1, 13].int()  # cell 3, the only one that is edited
         moved, clipped = seen - seen[:, :1], ((seen == 0) | (seen == 255)).any(1)
         assert clipped.sum() < 20
@@ -126,7 +126,10 @@ def test_the_bank_holds_what_each_round_found_and_its_mirror(robust):
         )
         assert torch.equal(others, others[:, :1].expand_as(others))
         logits = regular.logit(part.views.flatten(0, 1) / 255).unflatten(0, (64, 5)).mean(1)
-        assert (part.regular - logits).abs().max() < 1  # bytes: (400 + 100) / 510
+        read = part.views[:, :, 0, 1, [1, 13]]  # the two cells that the target looks at
+        inside = ((read > 0) & (read < 255)).flatten(1).all(1)
+        assert inside.sum() > 40
+        assert (part.regular - logits)[inside].abs().max() < 1  # bytes: (400 + 100) / 510
     first, last = robust.rounds[0], robust.rounds[-1]
     flipped = (regular(first.views[:, 1] / 255) >= 0.5) != (first.p_original >= 0.5)
     assert flipped.double().mean() > 0.6
