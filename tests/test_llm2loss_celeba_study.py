@@ -17,11 +17,11 @@ from visiondx.errors import InputError
 from visiondx.files import data_dir
 from visiondx.llm2loss.celeba_study import Pretrained, prepare_celeba_study, prepare_studies
 from visiondx.llm2loss.fit import FitSettings
-from visiondx.llm2loss.found_truth import found_truth, matching
+from visiondx.llm2loss.found_truth import found_truth
 from visiondx.llm2loss.pretrained import celeba_faces, celeba_losses
 from visiondx.llm2loss.scores import predicted_gaps, zero_shot_auroc
 from visiondx.llm2loss.true_bias import true_bias
-from visiondx.llm2loss.truth import PairTruth, Sentence
+from visiondx.llm2loss.truth import PairTruth, Sentence, matching
 from visiondx.llm2loss.words import CelebAWords
 
 RECOGNISER = """

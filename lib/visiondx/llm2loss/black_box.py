@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
+from visiondx.models.device import device_of
 from visiondx.models.recogniser import load_recogniser
 from visiondx.models.target import Target
 from visiondx.training.loop import step_seed
@@ -117,11 +118,6 @@ def log_probabilities(target: Target, examples: Labelled, batch: int = 250) -> T
     return torch.cat(
         [target.logits(examples.pictures(part).to(device)).log_softmax(1).cpu() for part in rows]
     )
-
-
-def device_of(target: Target) -> torch.device:
-    """Where a target's parameters are; the CPU for one that has none."""
-    return next((p.device for p in target.parameters()), torch.device("cpu"))
 
 
 def example_losses(target: Target, examples: Labelled, batch: int = 250) -> Tensor:

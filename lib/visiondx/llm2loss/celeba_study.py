@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visiondx.errors import InputError
 from visiondx.llm2loss.celeba import CelebA
-from visiondx.llm2loss.found_truth import found_truth, matching
+from visiondx.llm2loss.found_truth import found_truth
 from visiondx.llm2loss.pretrained import (
     celeba_answers,
     celeba_faces,
@@ -19,7 +19,7 @@ from visiondx.llm2loss.pretrained import (
     celeba_parts,
 )
 from visiondx.llm2loss.study import Study, prepare_study
-from visiondx.llm2loss.truth import PairTruth, Sentence, pairs_in_words
+from visiondx.llm2loss.truth import PairTruth, Sentence, matching, pairs_in_words
 from visiondx.llm2loss.words import CelebAWords
 from visiondx.models.encoder import Encoder
 

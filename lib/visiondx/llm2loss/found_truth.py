@@ -5,29 +5,13 @@ Such images differ from others in all that goes along with the words, and not on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from visiondx.errors import InputError
-from visiondx.llm2loss.truth import PairTruth, Sentence
-
-
-def matching(labels: Tensor, names: Sequence[str], given: Mapping[str, bool]) -> Tensor:
-    """(N,) bool: on which images is all of `given`, {attribute: whether it is there}, true?
-
-    Args:
-        labels: (N, A) bool, a column for each of `names`.
-
-    Raises:
-        InputError: an unknown attribute.
-    """
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise InputError(f"Unknown attribute {unknown[0]!r}: choose from {', '.join(names)}.")
-    columns = [names.index(name) for name in given]
-    return (labels[:, columns] == torch.tensor([*given.values()])).all(1)
+from visiondx.llm2loss.truth import PairTruth, Sentence, matching
 
 
 def found_truth(

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visiondx.errors import InputError
-from visiondx.llm2loss.black_box import device_of
 from visiondx.llm2loss.celeba import CelebA
 from visiondx.llm2loss.data import LossData, run_model
+from visiondx.models.device import device_of
 from visiondx.models.encoder import Encoder
 from visiondx.models.target import Target
 

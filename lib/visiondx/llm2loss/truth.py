@@ -125,10 +125,24 @@ def can_be(source: Source, given: Mapping[str, bool]) -> bool:
     return bool(_agree(source, attributes, given).all())
 
 
-def _agree(source: Source, attributes: Attributes, given: Mapping[str, bool]) -> Tensor:
-    labels = source.world.labels(attributes)
-    columns = [source.world.binary.index(name) for name in given]
+def matching(labels: Tensor, names: Sequence[str], given: Mapping[str, bool]) -> Tensor:
+    """(N,) bool: on which images is all of `given`, {attribute: whether it is there}, true?
+
+    Args:
+        labels: (N, A) bool, a column for each of `names`.
+
+    Raises:
+        InputError: an unknown attribute.
+    """
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputError(f"Unknown attribute {unknown[0]!r}: choose from {', '.join(names)}.")
+    columns = [names.index(name) for name in given]
     return (labels[:, columns] == torch.tensor([*given.values()])).all(1)
+
+
+def _agree(source: Source, attributes: Attributes, given: Mapping[str, bool]) -> Tensor:
+    return matching(source.world.labels(attributes), source.world.binary, given)
 
 
 def true_losses(

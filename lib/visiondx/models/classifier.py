@@ -13,7 +13,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.skip, self.stride = nn.Identity(), stride
+        self.skip = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
 
@@ -22,8 +22,8 @@ class ResidualBlock(nn.Module):
         # A 1x1 convolution with a stride sees every other pixel only. Written as that: with few
         # channels, last in memory, oneDNN's backward of the other form writes past its buffer on
         # CPUs without AVX-512.
-        kept = x[:, :, :: self.stride, :: self.stride]
-        return torch.relu(self.norm2(self.conv2(out)) + self.skip(kept))
+        step = self.conv1.stride[0]
+        return torch.relu(self.norm2(self.conv2(out)) + self.skip(x[:, :, ::step, ::step]))
 
 
 def build_classifier(width: int = 16) -> nn.Sequential:

@@ -14,18 +14,18 @@ from visiondx.widgets.session import EditSession, View
 SIZE = 320  # least pixels of a shown picture's longer side
 
 
-def picture(image: Tensor) -> Image.Image:
-    """An image (3, H, W) in [0, 1], smoothly enlarged by a whole number to ``SIZE`` or more."""
+def picture(image: Tensor, size: int = SIZE) -> Image.Image:
+    """An image (3, H, W) in [0, 1], smoothly enlarged by a whole number to ``size`` or more."""
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     small = Image.fromarray(pixels)
-    scale = -(-SIZE // max(small.size))
+    scale = -(-size // max(small.size))
     return small.resize((scale * small.width, scale * small.height), Image.Resampling.LANCZOS)
 
 
-def png(image: Tensor) -> bytes:
+def png(image: Tensor, size: int = SIZE) -> bytes:
     """``picture`` as a PNG file's bytes, written fast rather than small."""
     buffer = io.BytesIO()
-    picture(image).save(buffer, "PNG", compress_level=1)
+    picture(image, size).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -1,14 +1,13 @@
 """The pieces of HTML of the explorer of sentences: the difference, its images, the truth."""
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
-from PIL import Image
 from torch import Tensor
 
 from visiondx.llm2loss.answers import QUARTILES, Comparisons
+from visiondx.report import data_uri
+from visiondx.widgets import kept
 from visiondx.widgets.questions import TrueAnswer
 
 STYLE = """<style>
@@ -28,6 +27,7 @@ STYLE = """<style>
 .vdx-strip figcaption { font-size: 12px; font-variant-numeric: tabular-nums; }
 .vdx-half-box { flex: 1 1 470px; min-width: 330px; }
 </style>"""
+SIDE = 64  # least pixels of a small picture
 EDGE = 1.15  # of the largest difference, where the axis ends
 
 
@@ -61,7 +61,7 @@ def difference(comparison: Comparisons) -> str:
 def strip(images: Tensor, captions: Sequence[str]) -> str:
     """Small pictures (k, 3, H, W) in [0, 1] in a row, a caption below each."""
     cells = (
-        f'<figure><img src="{_source(image)}" alt="">'
+        f'<figure><img src="{data_uri(kept.png(image, SIDE))}" alt="">'
         f"<figcaption>{escape(text)}</figcaption></figure>"
         for image, text in zip(images, captions, strict=True)
     )
@@ -94,11 +94,3 @@ def truth(answer: TrueAnswer, comparison: Comparisons) -> str:
         <span class="vdx-value vdx-true">{gap.value:+.2f}</span></div>
         <div class="vdx-soft">mean loss in nats {first} and {second}; difference
         [{gap.low:+.2f}, {gap.high:+.2f}], {answer.losses[0].n} new images each</div>"""
-
-
-def _source(image: Tensor) -> str:
-    """An image (3, H, W) as a data address, enlarged without smoothing."""
-    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

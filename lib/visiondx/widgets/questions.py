@@ -12,6 +12,7 @@ from torch import Tensor
 
 from visiondx.errors import InputError
 from visiondx.llm2loss.answers import Comparisons
+from visiondx.llm2loss.modality import placed
 from visiondx.llm2loss.model import LossModel
 from visiondx.llm2loss.study import WorldStudy
 from visiondx.llm2loss.truth import Sentence, mean_losses, true_losses
@@ -67,7 +68,7 @@ class QuestionSession:
         self.models = dict(study.fit("ranker") if models is None else models)
         self.black_box = next(iter(self.models))
         images = study.embeddings["train"]
-        self._images = F.normalize(images - images.mean(0), dim=1)
+        self._images = placed(images, F.normalize(images, dim=1).mean(0))
         with torch.no_grad():
             self._neutral = study.encoder.embed_texts(study.neutral).cpu().mean(0)
 
@@ -90,8 +91,8 @@ class QuestionSession:
             InputError: an empty sentence, or one longer than the context.
         """
         comparison = self.models[self.black_box].compare(first, second)
-        words = self.study.encoder.embed_texts([first, second]).cpu() - self._neutral
-        likeness = F.normalize(words, dim=1) @ self._images.T  # (2, N)
+        words = placed(self.study.encoder.embed_texts([first, second]).cpu(), self._neutral)
+        likeness = words @ self._images.T  # (2, N)
         losses = self.loss()
         near = likeness.topk(max(self.shown, int(NEAR * likeness.shape[1])), dim=1).indices
         order = losses[near].topk(self.shown, dim=1).indices

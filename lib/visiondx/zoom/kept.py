@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from visiondx import plots
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
+from visiondx.models.device import device_of
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.multi_result import MultiResult
 from visiondx.zoom.result import SearchResult
@@ -64,7 +65,7 @@ class Realism:
         if n < 40:
             raise InputError(f"Realism needs 40 renders or more for a 95th percentile, got {n}.")
         scenes = world.sample(n, seed)
-        device = next((p.device for p in judges.parameters()), torch.device("cpu"))
+        device = device_of(judges)
         parts = []
         for first in tqdm(range(0, n, batch), desc="renders", unit="batch"):
             images = world.render(scenes[first : first + batch].to(device))

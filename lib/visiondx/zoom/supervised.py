@@ -28,6 +28,7 @@ from torch import Tensor
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
+from visiondx.models.device import device_of
 from visiondx.models.embedded_targets import fingerprint
 from visiondx.models.target import Target
 from visiondx.worlds.base import Attributes
@@ -180,7 +181,7 @@ def supervised_search(
         raise InputError(f"A supervised search needs 2 images or more, got {images}.")
     if consistency and encoder is None:
         raise InputError("Consistency prompts (Eq. 8) need an encoder: pass one with them.")
-    device = next((p.device for p in target.parameters()), torch.device("cpu"))
+    device = device_of(target)
     scenes = world.sample(images, seed).to(device)
     renderer = Renderer(world)
     lines = [ends(world, scenes, name) for name in attributes]
@@ -231,7 +232,7 @@ def run_supervised(
     Raises:
         InputError: no such target, a target of another world, or an unknown name.
     """
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    device = device_of(encoder)
     target = Target.load(name).to(device)
     held = label_prompts(world, target)
     parts = []

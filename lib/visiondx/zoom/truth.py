@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
+from visiondx.models.device import device_of
 from visiondx.models.outputs import displacement, extent, mean_iou
 from visiondx.stats import Estimate
 from visiondx.worlds.parts import coverage
@@ -42,7 +43,7 @@ def true_sensitivity(
         raise InputError(f"true_sensitivity needs n of 2 or more, got {n}.")
     task = task_of(target)
     scenes = world.sample(n, seed)
-    device = next((p.device for p in target.parameters()), torch.device("cpu"))
+    device = device_of(target)
     change, flipped = torch.empty(n, len(attributes)), torch.empty(n, len(attributes)).bool()
     with tqdm(total=n * len(attributes), desc="truth", unit="image") as bar:
         for column, name in enumerate(attributes):
