@@ -119,10 +119,13 @@ def test_saved_and_loaded_through_the_zoo(encoder: Encoder, images, tmp_path, mo
 
 def test_fingerprint_follows_the_weights(encoder: Encoder) -> None:
     other = Encoder.new(encoder.tokenize, seed=0)
-    before = other.fingerprint
+    before, of_images = other.fingerprint, other.image_fingerprint
     assert before == Encoder.new(encoder.tokenize, seed=0).fingerprint
     other.clip.logit_scale.data += 1e-3
     assert other.fingerprint != before
+    assert other.image_fingerprint == of_images
+    next(other.clip.visual.parameters()).data += 1e-3
+    assert other.image_fingerprint != of_images
 
 
 def test_wraps_a_local_open_clip_model(tmp_path) -> None:

@@ -22,6 +22,7 @@ from visiondx.quality import (
     pixel_probe,
     read_by_eye,
     share_ratio,
+    world_found,
     worst,
     worst_seed,
     zero_shot,
@@ -212,3 +213,37 @@ def test_bad_label_files_are_refused(tmp_path, text, message):
         write(path, text)
     with pytest.raises(InputError, match=message):
         read_by_eye(("hat", "beard"), path)
+
+
+def test_world_found_by_the_nearest_neutral_sentences():
+    class Flat(ToyWorld):
+        def __init__(self, grey, names):
+            self.grey, self.names_ = grey, names
+
+        def render(self, attributes, size=4):
+            return torch.full((len(attributes), 3, size, size), self.grey)
+
+        def neutral(self, seed=None, heldout=False):
+            return self.names_[(seed or 0) % len(self.names_)]
+
+    words = {"dark": [1.0, 0.0], "black": [0.8, 0.6], "light": [0.0, 1.0]}
+
+    class Encoder:
+        def embed_texts(self, texts):
+            return torch.tensor([words[text] for text in texts])
+
+        def embed_images(self, images):
+            grey = images.mean((1, 2, 3))
+            return torch.nn.functional.normalize(torch.stack([1 - grey, grey], 1), dim=1)
+
+    # the dark world's sentences point to (.95, .32) on average, 18 degrees from the light one's
+    # other side: a grey of .6 is nearer to the light
+    worlds = [Flat(0.1, ["dark", "black"]), Flat(0.9, ["light"]), Flat(0.6, ["light"])]
+    said, truth = world_found(Encoder(), worlds[:2], 3, seed=0)
+    assert said.tolist() == truth.tolist() == [0, 0, 0, 1, 1, 1]
+    said, _ = world_found(Encoder(), [worlds[0], worlds[2]], 2, seed=0)
+    assert said.tolist() == [0, 0, 1, 1]
+    said, truth = world_found(Encoder(), [worlds[2], worlds[0]], 2, seed=0)
+    assert said.tolist() == [0, 0, 1, 1]
+    said, _ = world_found(Encoder(), [worlds[1], Flat(0.6, ["dark", "black"])], 2, seed=0)
+    assert said.tolist() == [0, 0, 0, 0]  # too light for its own name

@@ -57,7 +57,7 @@ def test_second_call_reads_the_cache_and_settings_have_their_own(tmp_path):
     made = generator.synthesized
     assert torch.equal(relevance_matrix(generator, encoder, 2, cache=tmp_path), first)
     assert generator.synthesized == made
-    encoder.fingerprint = "another"
+    encoder.image_fingerprint = "another"
     relevance_matrix(generator, encoder, 2, cache=tmp_path)
     assert generator.synthesized > made
     relevance_matrix(generator, encoder, 3, cache=tmp_path)
@@ -132,7 +132,7 @@ def test_each_world_keeps_its_own(empty_zoo):
     newer = keep(0.75, animals, encoder, "b")
     assert torch.equal(relevance(animals, encoder, 2, empty_zoo / "cache"), newer)
     assert torch.equal(relevance(faces, encoder, 2, empty_zoo / "cache"), kept[faces])
-    encoder.fingerprint = "another reader"
+    encoder.image_fingerprint = "another reader"
     relevance(animals, encoder, 2, empty_zoo / "cache")
     assert animals.synthesized > 0
 

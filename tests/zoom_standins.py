@@ -76,7 +76,7 @@ class GridEncoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.logit_scale = 10.0
-        self.fingerprint = "reader"
+        self.fingerprint = self.image_fingerprint = "reader"
 
     def embed_images(self, images: Tensor) -> Tensor:
         read = 4 * cells(images)

@@ -160,6 +160,30 @@ def class_found(
     return rows[..., 1:].argmax(0), rows[..., 0].argmax(0)
 
 
+@torch.no_grad()
+def world_found(
+    encoder: object, worlds: Sequence, images: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which world's neutral sentences an image is nearest to, on average, and which it is from.
+
+    Args:
+        images: renders of each world.
+
+    Returns:
+        said and truth (len(worlds) * images,): indices into ``worlds``.
+    """
+    names = [sorted({world.neutral(s) for s in range(48)}) for world in worlds]
+    means = torch.stack([encoder.embed_texts(texts).mean(0) for texts in names])
+    means = torch.nn.functional.normalize(means, dim=1)
+    tables = [world.sample(images, seed) for world in worlds]
+    said = [
+        (encoder.embed_images(world.render(table[i : i + 64])) @ means.T).argmax(1)
+        for world, table in zip(worlds, tables, strict=True)
+        for i in range(0, images, 64)
+    ]
+    return torch.cat(said).cpu().numpy(), np.repeat(np.arange(len(worlds)), images)
+
+
 # ---------------------------------------------------------------- the generator: shares, Fréchet
 
 

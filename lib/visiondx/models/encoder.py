@@ -150,10 +150,19 @@ class Encoder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256 of the weights and the tokenizer: names caches of what the encoder computed."""
-        digest = hashlib.sha256(self.tokenizer_name.encode())
+        return self._digest(self.tokenizer_name, "")
+
+    @property
+    def image_fingerprint(self) -> str:
+        """sha256 of the image tower alone: names what no text entered."""
+        return self._digest("", "visual.")
+
+    def _digest(self, start: str, prefix: str) -> str:
+        digest = hashlib.sha256(start.encode())
         for key, value in sorted(self.clip.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            if key.startswith(prefix):
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def prepare(self, images: Tensor) -> Tensor:

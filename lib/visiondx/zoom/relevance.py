@@ -35,10 +35,11 @@ def relevance(
 ) -> Tensor:
     """M (c_S, c_T) for a generator and an encoder: a kept one if one is theirs, else computed.
 
-    "Theirs" is decided by the fingerprints of both, never by a name. A kept M that is missing or
-    altered is not an error: computing it is the fix.
+    "Theirs" is decided by the fingerprints of the generator and of the encoder's image tower (no
+    text enters M), never by a name. A kept M that is missing or altered is not an error: computing
+    it is the fix.
     """
-    theirs = generator.fingerprint, encoder.fingerprint
+    theirs = generator.fingerprint, encoder.image_fingerprint
     for name, entry in zoo.manifest().items():
         config = entry["config"]
         if name.endswith(KEPT) and (config.get("generator"), config.get("encoder")) == theirs:
@@ -66,7 +67,7 @@ def save_relevance(
     """
     config = {
         "generator": generator.fingerprint,
-        "encoder": encoder.fingerprint,
+        "encoder": encoder.image_fingerprint,
         "images": images,
         "shape": list(M.shape),
     }
@@ -95,7 +96,7 @@ def relevance_matrix(
             "relevance_matrix needs images >= 1, batch >= 2 and sigma > 0, "
             f"got {images}, {batch} and {sigma}."
         )
-    key = f"{generator.fingerprint}|{encoder.fingerprint}|{images}|{sigma}|{seed}"
+    key = f"{generator.fingerprint}|{encoder.image_fingerprint}|{images}|{sigma}|{seed}"
     name = f"relevance-{sha256(key.encode()).hexdigest()[:20]}"
     whole = Path(cache) / f"{name}.safetensors" if cache else None
     if whole and (kept := _read(whole)) is not None:

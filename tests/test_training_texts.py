@@ -1,0 +1,105 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from standins import ToyWorld
+from visiondx.errors import InputError
+from visiondx.models.encoder import Encoder
+from visiondx.training.encoder import train_tokenizer
+from visiondx.training.pool import Pool
+from visiondx.training.texts import TextsConfig, embed_pool, train_texts
+
+
+class Elsewhere(ToyWorld):
+    """The toy world in negative, with words of its own."""
+
+    def render(self, attributes, size=64):
+        return 1 - super().render(attributes, size)
+
+    def caption(self, attributes, seed, wrong=False):
+        return ["elsewhere, " + text for text in super().caption(attributes, seed, wrong)]
+
+    def neutral(self, seed=None, heldout=False):
+        return "elsewhere, " + super().neutral(seed)
+
+    def prompt(self, name, present=True, seed=None, heldout=False):
+        return "elsewhere, " + super().prompt(name, present, seed)
+
+
+WORLDS = (ToyWorld(), Elsewhere())
+CONFIG = TextsConfig(
+    steps=80, batch=12, wrong=4, lr=2e-3, warmup=5, pool=120, phrasings=8, average=0.9
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    # Random features tell a picture from its negative well enough for texts to learn from.
+    made = Encoder.new(train_tokenizer(WORLDS, count=50))
+    next(made.clip.visual.parameters()).data[0] = -0.0
+    return made
+
+
+@torch.no_grad()
+def right_world(encoder: Encoder) -> float:
+    """Of images of both worlds, the share that captions of its own world fit better on average."""
+    captions = [world.caption(world.sample(50, 8), 8) for world in WORLDS]
+    names = torch.stack([encoder.embed_texts(texts).mean(0) for texts in captions])
+    right = []
+    for index, world in enumerate(WORLDS):
+        images = encoder.embed_images(world.render(world.sample(100, 9)))
+        right.append(((images @ names.T).argmax(1) == index).float().mean())
+    return sum(right).item() / 2
+
+
+def test_texts_learn_which_world_is_theirs_and_images_stay(encoder, tmp_path) -> None:
+    before = copy.deepcopy(encoder.clip.state_dict())
+    taught, finished = train_texts(encoder, WORLDS, CONFIG, tmp_path)
+    assert finished
+    assert right_world(taught) > 0.9 > 0.7 > right_world(encoder)
+    after = taught.clip.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert not [key for key in changed if key.startswith("visual.")]
+    assert taught.image_fingerprint == encoder.image_fingerprint  # bit for bit, signed zeros too
+    for key, value in encoder.clip.state_dict().items():
+        assert torch.equal(value, before[key])  # of the one that was given
+    assert not any(p.requires_grad for p in taught.clip.parameters())
+
+
+def test_an_interrupted_training_equals_an_uninterrupted_one(encoder, tmp_path) -> None:
+    config = replace(CONFIG, steps=6)
+    whole, _ = train_texts(encoder, WORLDS, config, tmp_path / "whole", seed=3)
+    part, finished = train_texts(
+        encoder, WORLDS, config, tmp_path / "parts", seed=3, time_limit=0.0
+    )
+    assert not finished
+    while not finished:
+        part, finished = train_texts(
+            encoder, WORLDS, config, tmp_path / "parts", seed=3, time_limit=0.0
+        )
+    for key, value in whole.clip.state_dict().items():
+        assert torch.equal(value, part.clip.state_dict()[key]), key
+
+
+def test_embed_pool_embeds_each_render(encoder) -> None:
+    pool = Pool(WORLDS[0], 30, seed=1)
+    rows = torch.arange(len(pool))
+    with torch.no_grad():
+        expected = encoder.embed_images(pool.render(rows))
+    torch.testing.assert_close(embed_pool(encoder, pool, 0.0, 1), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(embed_pool(encoder, pool, 1.0, 1), expected, atol=1e-2)
+
+
+def test_other_encoders_and_settings_are_refused(encoder, tmp_path) -> None:
+    class Foreign(nn.Module):
+        tokenize = staticmethod(str.split)
+
+    with pytest.raises(InputError, match=r"Encoder\.load"):
+        train_texts(Foreign(), WORLDS, CONFIG, tmp_path)
+    train_texts(encoder, WORLDS, replace(CONFIG, steps=1), tmp_path)
+    with pytest.raises(InputError, match="lr"):
+        train_texts(encoder, WORLDS, replace(CONFIG, steps=1, lr=1.0), tmp_path)
