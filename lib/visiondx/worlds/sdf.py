@@ -75,22 +75,24 @@ class Canvas:
 
     def __init__(self, image: Tensor, pixel: Tensor, keep_parts: bool = False) -> None:
         self.image = image
-        self.sharpness = 1 / (0.36 * pixel)  # a sigmoid as steep as a box filter of one pixel
+        self.steepness = -1 / (0.36 * pixel)  # a sigmoid as steep as a box filter of one pixel
         self.parts: dict[str, Tensor] | None = {} if keep_parts else None
 
     def coverage(self, distance: Tensor) -> Tensor:
         """Share of each pixel inside the shape."""
-        return torch.sigmoid(-distance * self.sharpness)
+        return torch.sigmoid(distance * self.steepness)
 
     def paint(
         self,
         distance: Tensor,
         colour: Tensor,
         part: str = "",
-        opacity: Number = 1.0,
+        opacity: Number | None = None,
     ) -> None:
-        """Paint a shape; colour (B, 3, 1, 1)."""
-        alpha = self.coverage(distance) * opacity
+        """Paint a shape; colour (B, 3, 1, 1), opacity in [0, 1], None: 1."""
+        alpha = self.coverage(distance)
+        if opacity is not None:
+            alpha = alpha * opacity
         self.image = torch.lerp(self.image, colour, alpha[:, None])
         if self.parts is not None:
             for name in self.parts:
@@ -101,7 +103,12 @@ class Canvas:
                 self.parts[part] = before + (1 - before) * alpha
 
     def outlined(
-        self, distance: Tensor, colour: Tensor, part: str, ink: Number, opacity: Number = 1.0
+        self,
+        distance: Tensor,
+        colour: Tensor,
+        part: str,
+        ink: Number,
+        opacity: Number | None = None,
     ) -> None:
         """A filled shape with a darker rim of width `ink` outside of it."""
         self.paint(distance - ink, colour * 0.45, part, opacity)
