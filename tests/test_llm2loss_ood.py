@@ -1,5 +1,6 @@
 """Words inside and outside of what a black box of faces has seen, and how they are told apart."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +10,9 @@ from visiondx.llm2loss.ood import (
     aurocs,
     embed_words,
     inside_words,
+    mahalanobis,
     outside_words,
     random_vectors,
-    span_share,
 )
 
 
@@ -45,17 +46,19 @@ def test_aurocs_by_hand():
         aurocs(inside, {"x": outside["x"][:1]})
 
 
-def test_a_text_that_speaks_of_what_varies_is_inside():
-    images = torch.zeros(200, 6)
-    images[:, :2] = torch.randn(200, 2)
-    images[:, 2] = 2
-    texts = torch.eye(6) + 0.0
-    share = span_share(texts, torch.zeros(6), images)
-    assert (share[:2] > 0.95).all()
-    assert (share[3:] < 0.1).all()
-    # what is neutral carries nothing
-    shifted = span_share(texts[:1] + texts[4:5], texts[4] * 0.5**0.5, images)
-    assert shifted > 0.99
+def test_mahalanobis_measures_in_the_images_own_deviations():
+    drawn = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0))
+    images = drawn * torch.tensor([1.0, 0.3, 0.5]) + torch.tensor([0.0, 0.0, 1.0])
+    texts, centre = torch.eye(3) * 2, torch.tensor([0.1, 0.1, 0.2])
+    unit = images.double() / images.double().norm(dim=1, keepdim=True)
+    inverse = np.linalg.inv(np.cov(unit.numpy().T))  # so many images hardly shrink
+    away = np.eye(3) - centre.double().numpy()  # texts are brought to unit length
+    expected = torch.tensor(np.diag(away @ inverse @ away.T)).float()
+    torch.testing.assert_close(mahalanobis(texts, centre, images), expected, rtol=0.01, atol=0)
+    assert mahalanobis(centre[None], centre / centre.norm(), images)[0] < 1e-6
+    few = mahalanobis(texts, centre, images[:4])  # in three dimensions: shrunk, but finite
+    assert few.isfinite().all()
+    assert (few > 0).all()
 
 
 def test_random_vectors_are_unit_and_seeded():

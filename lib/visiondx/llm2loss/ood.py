@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from visiondx.errors import InputError
@@ -75,22 +76,21 @@ def embed_words(
     return F.normalize(each.mean(1), dim=1)
 
 
-def span_share(texts: Tensor, neutral: Tensor, images: Tensor, kept: float = 0.98) -> Tensor:
-    """How much of what a text says lies where the training images differ; (P,) in [0, 1].
+def mahalanobis(texts: Tensor, centre: Tensor, images: Tensor) -> Tensor:
+    """How far texts lie from a centre, in the unit that the training images set; (P,).
 
-    |Q (t - t̄)| / |t - t̄|, Q the projection on the principal components that hold ``kept`` of the
-    images' variance. It is trained on nothing but images, as the classifier is, and asks not where
-    a text lies but which way it points.
+    (t - c)' Σ⁻¹ (t - c), Σ the covariance of the images' unit embeddings with the shrinkage of
+    Ledoit and Wolf (2004): the distance of Lee et al. (2018) with one class. Where images hardly
+    differ, a text that differs is far away.
 
     Args:
-        texts: (P, D). neutral: (D,) mean of neutral sentences, t̄. images: (N, D) training images.
+        texts: (P, D). centre: (D,). images: (N, D) training images.
     """
-    x = F.normalize(images.double(), dim=1)
-    values, vectors = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)))
-    values, vectors = values.flip(0), vectors.flip(1)
-    count = 1 + int((values.cumsum(0) < kept * values.sum()).sum())
-    said = F.normalize(texts.double(), dim=1) - neutral.double()
-    return ((said @ vectors[:, :count]).norm(dim=1) / said.norm(dim=1)).float()
+    precision = torch.from_numpy(
+        LedoitWolf().fit(F.normalize(images.double(), dim=1).numpy()).precision_
+    )
+    away = F.normalize(texts.double(), dim=1) - centre.double()
+    return ((away @ precision) * away).sum(1).float()
 
 
 def random_vectors(n: int, dim: int, seed: int) -> Tensor:
