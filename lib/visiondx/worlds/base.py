@@ -126,7 +126,7 @@ class World:
     size = 64
     binary: tuple[str, ...]
     columns: Mapping[str, Quantile]
-    # 64 x 64 float32 layers of 32 images stay in the cache of one core
+    # of each core: 64 x 64 float32 layers of 32 images stay in its cache
     chunk = 32
 
     def __init__(self) -> None:
@@ -170,7 +170,8 @@ class World:
     def render(self, attributes: Attributes, size: int | None = None) -> Tensor:
         """Images (B, 3, size, size) in [0, 1]; differentiable in the continuous attributes."""
         size = self.size if size is None else size
-        return torch.cat([self.draw(part, size) for part in attributes.split(self.chunk)])
+        rows = self.chunk * torch.get_num_threads()
+        return torch.cat([self.draw(part, size) for part in attributes.split(rows)])
 
     # Words.
     def caption(self, attributes: Attributes, seed: int) -> list[str]:
