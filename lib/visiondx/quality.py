@@ -164,13 +164,9 @@ def class_found(
 def world_found(
     encoder: object, worlds: Sequence, images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which world's neutral sentences an image is nearest to, on average, and which it is from.
+    """Which world's neutral sentences a render is nearest to, on average, and which it is from.
 
-    Args:
-        images: renders of each world.
-
-    Returns:
-        said and truth (len(worlds) * images,): indices into ``worlds``.
+    Returns: said and truth (len(worlds) * images,), indices into ``worlds``.
     """
     names = [sorted({world.neutral(s) for s in range(48)}) for world in worlds]
     means = torch.stack([encoder.embed_texts(texts).mean(0) for texts in names])
