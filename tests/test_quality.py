@@ -229,6 +229,8 @@ def test_world_found_by_the_nearest_neutral_sentences():
     words = {"dark": [1.0, 0.0], "black": [0.8, 0.6], "light": [0.0, 1.0]}
 
     class Encoder:
+        mean = torch.zeros(1)  # where it computes
+
         def embed_texts(self, texts):
             return torch.tensor([words[text] for text in texts])
 

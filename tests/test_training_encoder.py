@@ -139,7 +139,7 @@ def test_pool_matches_its_attributes_and_sets_each_by_a_coin(pool: Pool) -> None
 
 
 def test_prompt_bank_orders_present_absent_neutral(tokenizer: Tokenizer, pool: Pool) -> None:
-    bank = PromptBank(pool, CONFIG, tokenizer)
+    bank = PromptBank(pool, CONFIG.phrasings, tokenizer)
     texts = [tokenizer.decode(row) for row in bank.pick(torch.Generator().manual_seed(0))]
     assert texts[0] in ("a red shape", "a shape painted red")
     assert texts[3] in ("a shape on stripes", "a striped picture")

@@ -20,7 +20,7 @@ from torch import Tensor
 from visiondx.errors import InputError
 from visiondx.files import data_dir
 from visiondx.stats import Estimate, bootstrap
-from visiondx.training.encoder_scores import attribute_scores
+from visiondx.training.encoder_scores import attribute_scores, embed_renders
 
 BY_EYE_IMAGES = 104  # generated images that were labelled by eye
 
@@ -169,15 +169,11 @@ def world_found(
     Returns: said and truth (len(worlds) * images,), indices into ``worlds``.
     """
     names = [sorted({world.neutral(s) for s in range(48)}) for world in worlds]
-    means = torch.stack([encoder.embed_texts(texts).mean(0) for texts in names])
+    means = torch.stack([encoder.embed_texts(texts).cpu().mean(0) for texts in names])
     means = torch.nn.functional.normalize(means, dim=1)
-    tables = [world.sample(images, seed) for world in worlds]
-    said = [
-        (encoder.embed_images(world.render(table[i : i + 64])) @ means.T).argmax(1)
-        for world, table in zip(worlds, tables, strict=True)
-        for i in range(0, images, 64)
-    ]
-    return torch.cat(said).cpu().numpy(), np.repeat(np.arange(len(worlds)), images)
+    seen = [embed_renders(encoder, world, world.sample(images, seed)) for world in worlds]
+    said = (torch.cat(seen) @ means.T).argmax(1)
+    return said.numpy(), np.repeat(np.arange(len(worlds)), images)
 
 
 # ---------------------------------------------------------------- the generator: shares, Fréchet

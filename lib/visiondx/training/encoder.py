@@ -21,10 +21,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import PAD, Tokenizer
 from visiondx.training.augment import augment
-from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
+from visiondx.training.loop import (
+    Trainer,
+    adamw,
+    cosine,
+    set_learning_rate,
+    step_seed,
+    update_average,
+)
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 from visiondx.training.precision import fast_autocast
+
+BETAS = (0.9, 0.98)  # of AdamW, as CLIP's
 
 
 @dataclass(frozen=True)
@@ -98,17 +107,17 @@ class PromptBank:
     images that show the attribute, by which the two answers are weighted.
     """
 
-    def __init__(self, pool: Pool, config: EncoderConfig, tokenize: Tokenizer) -> None:
+    def __init__(self, pool: Pool, phrasings: int, tokenize: Tokenizer) -> None:
         world = pool.world
         texts = [
             world.prompt(name, present, seed=seed)
             for name in world.binary
             for present in (True, False)
-            for seed in range(config.phrasings)
+            for seed in range(phrasings)
         ]
-        self.ids = tokenize(texts).view(len(world.binary), 2, config.phrasings, -1)
-        neutral = [world.neutral(seed) for seed in range(config.phrasings)]
-        self.neutral = tokenize(neutral + [world.neutral()] * config.phrasings)
+        self.ids = tokenize(texts).view(len(world.binary), 2, phrasings, -1)
+        neutral = [world.neutral(seed) for seed in range(phrasings)]
+        self.neutral = tokenize(neutral + [world.neutral()] * phrasings)
         self.share = pool.labels.float().mean(0).clamp(0.05, 0.95)
 
     def pick(self, source: torch.Generator) -> Tensor:
@@ -227,18 +236,11 @@ def train_encoder(
     average = copy.deepcopy(clip).requires_grad_(False)
     tau = nn.ParameterDict({"log": torch.tensor(math.log(20.0))}).to(device)
     pools = [Pool(world, config.pool, seed) for world in worlds]
-    banks = [PromptBank(pool, config, tokenizer) for pool in pools]
+    banks = [PromptBank(pool, config.phrasings, tokenizer) for pool in pools]
     heads = Heads(clip.visual.trunk, worlds).to(device)
     trained = (clip, tau, heads)
     parameters = [parameter for module in trained for parameter in module.parameters()]
-    adam = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-        betas=(0.9, 0.98),
-    )
+    adam = adamw(parameters, config.lr, config.weight_decay, BETAS)
     modules = {"clip": clip, "average": average, "tau": tau, "heads": heads}
     settings = {**asdict(config), "tokenizer": tokenizer.fingerprint}
     trainer = Trainer("encoder", modules, {"adam": adam}, directory, settings, seed=seed)

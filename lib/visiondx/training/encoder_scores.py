@@ -11,6 +11,18 @@ from visiondx.training.loop import step_seed
 
 
 @torch.no_grad()
+def embed_renders(encoder: Encoder, world: object, attributes: object) -> Tensor:
+    """(n, D) on the CPU: the world's renders of n rows of attributes, embedded."""
+    device = encoder.mean.device
+    return torch.cat(
+        [
+            encoder.embed_images(world.render(attributes[i : i + 64]).to(device)).cpu()
+            for i in range(0, len(attributes), 64)
+        ]
+    )
+
+
+@torch.no_grad()
 def attribute_scores(
     encoder: Encoder,
     world: object,
@@ -26,13 +38,7 @@ def attribute_scores(
         scores (phrasings, n, A): sim(I, "... with a") - sim(I, neutral); labels (n, A).
     """
     attributes = world.sample(n, seed)
-    device = encoder.mean.device
-    images = torch.cat(
-        [
-            encoder.embed_images(world.render(attributes[i : i + 64]).to(device)).cpu()
-            for i in range(0, n, 64)
-        ]
-    )
+    images = embed_renders(encoder, world, attributes)
     ask = [
         world.prompt(name, True, seed=step_seed(seed, s), heldout=heldout)
         for s in range(phrasings)

@@ -21,7 +21,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -224,6 +224,21 @@ def check_finite(step: int, term: str, value: float | torch.Tensor) -> None:
 def step_seed(seed: int, step: int) -> int:
     """A seed for step ``step`` of a run; runs with different seeds share no step's seed."""
     return (seed * 1_000_003 + step) % 2**31
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.AdamW:
+    """AdamW that lets matrices and kernels decay, but no norm, bias or scale."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

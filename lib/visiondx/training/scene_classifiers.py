@@ -21,7 +21,7 @@ from visiondx.models.scene_classifier import MEAN, STD, build_scene_classifier
 from visiondx.models.target import Target, save_target
 from visiondx.training.adversarial import pgd
 from visiondx.training.augment import augment
-from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
+from visiondx.training.loop import Trainer, adamw, cosine, set_learning_rate, step_seed
 from visiondx.training.memory import keep_memory
 from visiondx.training.precision import fast_autocast
 from visiondx.worlds import scenes
@@ -142,15 +142,7 @@ def train_scene_classifier(
     torch.manual_seed(config.seed)
     net = build_scene_classifier(config.family, config.width, config.depth, len(scenes.classes))
     target = Target(net, task="multiclass", labels=scenes.classes, mean=MEAN, std=STD).to(device)
-    many = [p for p in net.parameters() if p.dim() > 1]
-    single = [p for p in net.parameters() if p.dim() <= 1]  # norms and biases: no decay
-    adam = torch.optim.AdamW(
-        [
-            {"params": many, "weight_decay": config.weight_decay},
-            {"params": single, "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-    )
+    adam = adamw(net.parameters(), config.lr, config.weight_decay)
     trainer = Trainer(
         config.name, {"net": net}, {"adam": adam}, directory, config, seed=config.seed
     )

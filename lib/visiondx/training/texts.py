@@ -23,8 +23,21 @@ from visiondx.errors import InputError
 from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import Tokenizer
 from visiondx.training.augment import augment
-from visiondx.training.encoder import PromptBank, attribute_loss, contrastive_loss, embed_tokens
-from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
+from visiondx.training.encoder import (
+    BETAS,
+    PromptBank,
+    attribute_loss,
+    contrastive_loss,
+    embed_tokens,
+)
+from visiondx.training.loop import (
+    Trainer,
+    adamw,
+    cosine,
+    set_learning_rate,
+    step_seed,
+    update_average,
+)
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 
@@ -87,7 +100,7 @@ def train_texts(
         raise InputError("train_texts goes on with an encoder of this repository: Encoder.load().")
     keep_memory()
     pools = [Pool(world, config.pool, seed) for world in worlds]
-    banks = [PromptBank(pool, config, tokenizer) for pool in pools]
+    banks = [PromptBank(pool, config.phrasings, tokenizer) for pool in pools]
     embedded = [
         embed_pool(encoder, pool, config.augmentation, step_seed(seed, index))
         for index, pool in enumerate(pools)
@@ -97,14 +110,7 @@ def train_texts(
     tau = nn.ParameterDict({"log": torch.tensor(math.log(config.tau))})
     texts = [p for name, p in clip.named_parameters() if not name.startswith("visual.")]
     trained = [p.requires_grad_(True) for p in (*texts, tau["log"])]
-    adam = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-        betas=(0.9, 0.98),
-    )
+    adam = adamw(trained, config.lr, config.weight_decay, BETAS)
     modules = {"clip": clip, "average": average, "tau": tau}
     settings = {**asdict(config), "encoder": encoder.fingerprint}
     trainer = Trainer("texts", modules, {"adam": adam}, directory, settings, seed=seed)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from visiondx.worlds.sdf import Number, both, box
+from visiondx.worlds.sdf import Number, both, box, coverage, steepness
 
 TEXELS = 128
 
@@ -27,7 +27,7 @@ class Layer:
     def __init__(self, grid: Tensor, pixel: Number) -> None:
         self.main, self.state = torch.zeros_like(grid), torch.zeros_like(grid)
         self.image = torch.zeros_like(grid)[:, None].repeat(1, 3, 1, 1)
-        self.sharpness = 1 / (0.36 * pixel)  # a sigmoid as steep as a box filter of one pixel
+        self.steepness = steepness(pixel)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,10 +39,10 @@ class Layer:
         self.image, self.main, self.state = value
 
     def paint(
-        self, distance: Tensor, colour: Tensor, opacity: Number = 1.0, state: bool = False
+        self, distance: Tensor, colour: Tensor, opacity: Number | None = None, state: bool = False
     ) -> None:
         """Paint a shape; colour (B, 3, 1, 1), or (3, 1, 1) for all."""
-        alpha = torch.sigmoid(-distance * self.sharpness) * opacity
+        alpha = coverage(distance, self.steepness, opacity)
         clear = 1 - alpha
         self.image = self.image * clear[:, None] + colour * alpha[:, None]
         main, state_cover = self.main * clear, self.state * clear
@@ -55,7 +55,7 @@ class Layer:
         distance: Tensor,
         colour: Tensor,
         ink: Number = 0.05,
-        opacity: Number = 1.0,
+        opacity: Number | None = None,
         state: bool = False,
         shade: float = 0.35,
     ) -> None:

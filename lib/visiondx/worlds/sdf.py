@@ -66,6 +66,17 @@ def without(distance: Tensor, hole: Tensor) -> Tensor:
     return torch.maximum(distance, -hole)
 
 
+def steepness(pixel: Number) -> Number:
+    """Of a sigmoid that is as steep as a box filter of one pixel, falling from inside to out."""
+    return -1 / (0.36 * pixel)
+
+
+def coverage(distance: Tensor, slope: Number, opacity: Number | None = None) -> Tensor:
+    """Share of each pixel inside the shape, times an opacity in [0, 1] (None: 1)."""
+    inside = torch.sigmoid(distance * slope)
+    return inside if opacity is None else inside * opacity
+
+
 class Canvas:
     """Paints coverage after coverage, later over earlier.
 
@@ -75,12 +86,8 @@ class Canvas:
 
     def __init__(self, image: Tensor, pixel: Tensor, keep_parts: bool = False) -> None:
         self.image = image
-        self.steepness = -1 / (0.36 * pixel)  # a sigmoid as steep as a box filter of one pixel
+        self.steepness = steepness(pixel)
         self.parts: dict[str, Tensor] | None = {} if keep_parts else None
-
-    def coverage(self, distance: Tensor) -> Tensor:
-        """Share of each pixel inside the shape."""
-        return torch.sigmoid(distance * self.steepness)
 
     def paint(
         self,
@@ -90,9 +97,7 @@ class Canvas:
         opacity: Number | None = None,
     ) -> None:
         """Paint a shape; colour (B, 3, 1, 1), opacity in [0, 1], None: 1."""
-        alpha = self.coverage(distance)
-        if opacity is not None:
-            alpha = alpha * opacity
+        alpha = coverage(distance, self.steepness, opacity)
         self.image = torch.lerp(self.image, colour, alpha[:, None])
         if self.parts is not None:
             for name in self.parts:
