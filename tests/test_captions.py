@@ -7,12 +7,20 @@ import pytest
 from visiondx.errors import InputError
 from visiondx.worlds import animals, faces, scenes
 from visiondx.worlds.animals import BREEDS
+from visiondx.worlds.fillers import FilledGrammar, with_fillers
 from world_checks import heldout_phrases, says
 
 IMAGES = {"faces": 6000, "animals": 6000, "scenes": 3000}
 
 
-@pytest.fixture(scope="module", params=[faces, animals, scenes], ids=lambda world: world.name)
+def _named(world) -> str:
+    return world.name + (" with fillers" if isinstance(world.grammar, FilledGrammar) else "")
+
+
+ALL = [faces, animals, scenes, with_fillers(faces), with_fillers(animals)]
+
+
+@pytest.fixture(scope="module", params=ALL, ids=_named)
 def world(request):
     return request.param
 

@@ -2,7 +2,8 @@
 
 In `train_encoder` the worlds take turns, so no caption ever had to be chosen among captions of
 another world, and "a face" ended up nearest to pictures of cars. Here every batch holds all worlds,
-and one term more asks which neutral prompt ("a face", "an animal", ...) a picture belongs to.
+and one term more asks which neutral prompt ("a face", "an animal", ...) a picture belongs to. And
+the texts have filler words (`visiondx.worlds.fillers`), so that negation is read, not remembered.
 The image tower is locked (LiT, Zhai et al., CVPR 2022): it knows the worlds already (a linear
 probe: 99.9 %), and what was measured on its embeddings stays true. So the pictures are embedded
 once, and only the text tower is run.
@@ -40,6 +41,7 @@ from visiondx.training.loop import (
 )
 from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
+from visiondx.worlds.fillers import with_fillers
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class TextsConfig:
     world_weight: float = 0.5
     tau: float = 50.0  # where the scale of the attribute loss starts
     pool: int = 8000  # renders of each world
-    phrasings: int = 64  # as in EncoderConfig
+    phrasings: int = 192  # training prompts of each attribute, present and absent
     augmentation: float = 1.0
     average: float = 0.998
 
@@ -99,6 +101,7 @@ def train_texts(
     if not isinstance(tokenizer, Tokenizer):
         raise InputError("train_texts goes on with an encoder of this repository: Encoder.load().")
     keep_memory()
+    worlds = [with_fillers(world) for world in worlds]
     pools = [Pool(world, config.pool, seed) for world in worlds]
     banks = [PromptBank(pool, config.phrasings, tokenizer) for pool in pools]
     embedded = [

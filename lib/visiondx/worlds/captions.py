@@ -78,8 +78,14 @@ class AttributeGrammar(Grammar):
             elif kind == "adjective" and len(adjectives) < 2:
                 adjectives.append(phrase)
             else:
-                withs.append(rng.choice(forms["with"]))
+                withs.append(self._with(rng, name, present))
         return noun, adjectives, withs
+
+    def _with(self, rng: random.Random, name: str, present: bool) -> str:
+        """What follows "with" and says whether `name` is there."""
+        return rng.choice(
+            self.words["attributes"][name]["present" if present else "absent"]["with"]
+        )
 
     def _assembled(
         self, rng: random.Random, noun: str | None, adjectives: list[str], withs: list[str]

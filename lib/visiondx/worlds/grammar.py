@@ -23,7 +23,8 @@ def article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def _read(file: str) -> dict:
+def read_words(file: str) -> dict:
+    """A file of data/prompts."""
     return yaml.safe_load((data_dir() / "prompts" / file).read_text("utf-8"))
 
 
@@ -36,12 +37,12 @@ class Grammar(ABC):
     @cached_property
     def words(self) -> dict:
         """The training half."""
-        return _read(f"{self.world}.yaml")
+        return read_words(f"{self.world}.yaml")
 
     @cached_property
     def heldout(self) -> dict:
         """Templates, phrases and combinations that training never shows."""
-        return _read("heldout.yaml")[self.world]
+        return read_words("heldout.yaml")[self.world]
 
     @cached_property
     def apart(self) -> set[frozenset]:
