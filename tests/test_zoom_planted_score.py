@@ -1,9 +1,11 @@
 """Scores of planted biases over pairs and training seeds, by hand."""
 
+import pandas as pd
 import pytest
 import torch
 
 from visiondx.errors import InputError
+from visiondx.zoom.planted_examples import worst_and_best
 from visiondx.zoom.planted_score import found_first, planted_frame, pool_pair, score_planted
 from visiondx.zoom.score import Case
 from visiondx.zoom.sensitivity import Sensitivity
@@ -97,3 +99,9 @@ def test_controls_are_counted():
     assert (found["controls.number"], found["controls.false_alarms"]) == (2, 1)
     with pytest.raises(InputError, match="None of these classifiers has a planted bias"):
         score_planted([alarm])
+
+
+def test_worst_and_best_are_those_of_the_margin_each_once():
+    table = pd.DataFrame({"classifier": list("abcde"), "margin": [0.2, -0.3, 0.5, 0.0, 0.1]})
+    assert worst_and_best(table, 2, 2)["classifier"].tolist() == ["b", "d", "c", "a"]
+    assert worst_and_best(table, 4, 3)["classifier"].tolist() == ["b", "d", "e", "a", "c"]

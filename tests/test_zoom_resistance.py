@@ -13,6 +13,7 @@ from visiondx.zoom.fixed_edits import fixed_edits, grid_weights, harm, random_we
 from visiondx.zoom.kept import Realism
 from visiondx.zoom.multi import SearchSettings, multi_search
 from visiondx.zoom.resistance import (
+    TOGETHER,
     Jury,
     Resistance,
     change,
@@ -140,6 +141,10 @@ def test_white_box_counts_first_flips_by_hand(jury):
         assert torch.equal(measured.raw[:, k], needed <= steps)
     assert measured.rate(["3"]).value == found.flip_resistance(3).value
     assert (measured.kept <= measured.raw).all()
+    alone = white_box(found, seeds, "bright", jury, steps=(3,))
+    assert torch.equal(measured.kept[:, 1], alone.kept[:, 0])
+    assert measured.of(["6", "1"]).columns == ("6", "1")
+    assert torch.equal(measured.of(["6", "1"]).raw, measured.raw[:, [2, 0]])
     with pytest.raises(InputError, match="made 6 steps"):
         white_box(found, seeds, "bright", jury, steps=(7,))
     with pytest.raises(InputError, match="'scarf'"):
@@ -174,6 +179,21 @@ def test_finished_seeds_are_kept_and_read_again(tmp_path):
     generator.synthesized = 0
     run(Target(GridClassifier({0: 21.0})), seeds=(4, 5))  # another target is another search
     assert generator.synthesized == 10 * (1 + SETTINGS.steps + 1)
+
+
+def test_seeds_that_are_searched_together_are_those_searched_alone(tmp_path):
+    generator = GridGenerator()
+    run = partial(
+        search_seeds, generator, Target(GridClassifier(WEIGHTS)), None, along(generator, 0, 3),
+        images=TOGETHER // 3, settings=SETTINGS,
+    )  # fmt: skip
+    many, seeds = run(seeds=range(5), folder=tmp_path)  # three, then two
+    for seed in range(5):
+        alone, _ = run(seeds=(seed,))
+        rows = seeds == seed
+        for name in ("styles", "p_original", "trajectory_w", "trajectory_p"):
+            assert torch.allclose(getattr(many, name)[rows], getattr(alone, name), atol=1e-6)
+    assert len(list(tmp_path.glob("search-*/multi.safetensors"))) == 5
 
 
 def test_transfer_by_hand(jury):

@@ -7,7 +7,7 @@ from visiondx import plots
 from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.sensitivity import Sensitivity
-from visiondx.zoom.truth import named, spearman, true_sensitivity
+from visiondx.zoom.truth import Interventions, named, spearman, true_sensitivity
 from zoom_standins import GridClassifier, GridWorld, prompt
 
 
@@ -67,6 +67,27 @@ def test_true_sensitivity_is_what_the_renderer_says():
     assert blind.raw[0] == 0
     with pytest.raises(InputError, match="bright, dark"):
         true_sensitivity(world, target, ["hat"])
+
+
+def test_interventions_are_drawn_once_for_all_targets():
+    class Counting(GridWorld):
+        drawn = 0
+
+        def render(self, scenes, size=16):
+            self.drawn += len(scenes)
+            return super().render(scenes, size)
+
+    world = Counting()
+    shared = Interventions(world, 20, seed=1, batch=8)
+    for weights in ({0: 4.0}, {3: -2.0}, {0: 1.0, 3: 1.0}):
+        target = Target(GridClassifier(weights))
+        alone = true_sensitivity(GridWorld(), target, ["dark", "bright"], 20, 1)
+        found = shared.sensitivity(target, ["dark", "bright"])
+        assert torch.allclose(found.change, alone.change, atol=1e-6)
+        assert found.seed == 1
+    assert world.drawn == 2 * 2 * 20
+    with pytest.raises(InputError, match="2 or more"):
+        Interventions(world, 1)
 
 
 def test_prompts_are_recognised_by_the_worlds_grammar():

@@ -182,6 +182,8 @@ def descend(
 ) -> tuple[Tensor, Tensor]:
     """w and p of x̂ of every step: (T + 1, B) or (T + 1, B, N), and (T + 1, B).
 
+    A row whose weights no longer move, all of them at the bound, is not computed again.
+
     Args:
         w: (B,) or (B, N), where the search starts. edit: (w, rows) -> styles of these rows' x̂.
         place: names a row in messages. bar: moves by one for each row and step.
@@ -199,16 +201,19 @@ def descend(
         bar.update(len(rows))
         if gradient is None:
             break
-        delta = update_direction(settings.update, gradient, moments, step)
+        before, delta = w, update_direction(settings.update, gradient, moments, step)
         w = gradient_step(w, delta, settings.eta, settings.epsilon)
+        stay = torch.ones_like(rows, dtype=torch.bool)
+        if settings.update != "adam":  # whose moments may move it again
+            stay = (w != before).flatten(1).any(1) if w.ndim > 1 else w != before
         if settings.stop_when == "flipped":
-            stay = ~crossed(p, objective.p, objective.original.task)
-            if not stay.all():
-                bar.update(int((~stay).sum()) * (settings.steps - step))
-                rows, w, moments = rows[stay], w[stay], moments[:, stay]
-                objective = objective.index(stay)
-            if not len(rows):
-                break
+            stay &= ~crossed(p, objective.p, objective.original.task)
+        if not stay.all():
+            bar.update(int((~stay).sum()) * (settings.steps - step))
+            rows, w, moments = rows[stay], w[stay], moments[:, stay]
+            objective = objective.index(stay)
+        if not len(rows):
+            break
     return path_w, path_p
 
 

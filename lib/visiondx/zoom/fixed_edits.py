@@ -119,12 +119,11 @@ def fixed_edits(
         originals = generator.synthesize(own)
         moved = (own[:, None] + offset).flatten(0, 1)
         edited = torch.cat([generator.synthesize(part) for part in moved.split(batch)])
-        twice = originals.repeat_interleave(len(w), 0)
+        of = torch.arange(len(rows)).repeat_interleave(len(w))
         for name, target in targets.items():
-            before = answers(target, originals).repeat_interleave(len(w))
-            flipped = answers(target, edited) != before
+            flipped = answers(target, edited) != answers(target, originals)[of]
             keeps = flipped.clone()
-            keeps[flipped] = jury.kept(labels[name], twice[flipped], edited[flipped])
+            keeps[flipped] = jury.kept(labels[name], originals, edited[flipped], of[flipped])
             for into, found in ((raw, flipped), (kept, keeps)):
                 into[name].append(found.unflatten(0, (len(rows), len(w))))
     sizes = [len(part) for part in weights.values()]

@@ -171,6 +171,13 @@ class Flips:
             self.to_frame().to_csv(path, index=False)
 
 
+def same_label(
+    before: Tensor, unsure_before: Tensor, after: Tensor, unsure_after: Tensor
+) -> Tensor:
+    """Whether both judges say of an image what both said before: bool, of what they read."""
+    return (after == before) & ~unsure_before & ~unsure_after
+
+
 @torch.no_grad()
 def flips(
     originals: Tensor,
@@ -206,7 +213,7 @@ def flips(
     return Flips(
         names=tuple(names),
         raw=((p >= 0.5) != (p_original >= 0.5)[:, None]).cpu(),
-        same=(after == before) & ~abstained,
+        same=same_label(before, unsure_before, after, unsure_after),
         abstained=abstained,
         distance=realism.distance(edited).unflatten(0, shape).cpu(),
         limit=realism.limit,

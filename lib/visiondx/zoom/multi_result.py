@@ -92,6 +92,11 @@ class MultiResult:
         known["settings"] = {**self.settings, "steps": steps}
         return MultiResult.from_trajectories(**known)
 
+    def of(self, rows: slice, seed: int | None) -> "MultiResult":
+        """The same search of some of the images, which came from this seed."""
+        names = ("styles", "p_original", "w", "p", "step", "trajectory_w", "trajectory_p")
+        return replace(self, seed=seed, **{name: getattr(self, name)[rows] for name in names})
+
     def at(self, step: Tensor) -> "MultiResult":
         """The same search, each image at a step (B,) of choice in place of its kept one."""
         rows = torch.arange(len(step))

@@ -26,10 +26,11 @@ from visiondx.errors import InputError
 from visiondx.files import digest
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions
-from visiondx.zoom.kept import Realism, flips
+from visiondx.zoom.kept import Realism, same_label
 from visiondx.zoom.multi import MultiResult, SearchSettings, multi_search
 
 BATCH = 128  # images at once; a memory limit
+TOGETHER = 64  # images of several seeds that are searched in one batch
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Resistance:
     raw: Tensor  # (B, K) bool
     kept: Tensor  # (B, K) bool
     seeds: Tensor  # (B,) which seed an image is from
+
+    def of(self, columns: Sequence[str]) -> "Resistance":
+        """The same for some of the edits, in the given order."""
+        picked = [self.columns.index(name) for name in columns]
+        return Resistance(tuple(columns), self.raw[:, picked], self.kept[:, picked], self.seeds)
 
     def rate(self, columns: Sequence[str] | None = None, kind: str = "raw") -> Estimate:
         """Share of images whose prediction none of these edits (None: of all) changed.
@@ -69,19 +75,27 @@ class Jury:
     judges: object
     realism: Realism
 
-    def kept(self, label: str, originals: Tensor, edited: Tensor) -> Tensor:
-        """Which of M flips, images (M, 3, H, W) before and after, are kept: (M,) bool.
+    def kept(
+        self, label: str, originals: Tensor, edited: Tensor, of: Tensor | None = None
+    ) -> Tensor:
+        """Which of M flips are kept: (M,) bool.
+
+        Args:
+            originals: (B, 3, H, W), before. edited: (M, 3, H, W), after.
+            of: (M,) the original of each; None: they stand in the same order.
 
         Raises:
             InputError: no judge reads the label.
         """
+        column = self.judges.column(label)
         if not len(edited):
             return torch.zeros(0, dtype=torch.bool)
         device = self.realism.mean.device
-        originals, edited = originals.to(device), edited[:, None].to(device)
-        before, after = torch.zeros(len(edited)), torch.ones(len(edited), 1)  # all of them flipped
-        found = flips(originals, edited, before, after, self.judges, label, self.realism)
-        return found.kept[:, 0]
+        of = torch.arange(len(edited)) if of is None else of.cpu()
+        before = [t[:, column].cpu()[of] for t in self.judges.read(originals.to(device))]
+        edited = edited.to(device)
+        after = [t[:, column].cpu() for t in self.judges.read(edited)]
+        return same_label(*before, *after) & self.realism.real(edited).cpu()
 
 
 def search_seeds(
@@ -109,23 +123,28 @@ def search_seeds(
     key = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
     key += [digest(delta_s=directions.delta_s), consistency]
     key += [getattr(encoder, "fingerprint", None)] * bool(consistency)
-    parts = []
-    for seed in tqdm(seeds, desc="seeds"):
+
+    def kept(seed: int) -> Path | None:
         name = sha256(json.dumps([*key, seed]).encode()).hexdigest()[:20]
-        kept = Path(folder) / f"search-{name}" if folder else None
-        if kept is None or not (kept / "multi.safetensors").is_file():
-            styles = generator.sample_styles(images, seed)
-            found = multi_search(
-                generator, target, encoder, directions, styles, settings, consistency, seed
-            )
-            if kept is not None:
-                found.save(kept)  # the tensors last, whole or not at all
-            names = ("styles", "p_original", "trajectory_w", "trajectory_p")
-            parts.append([getattr(found, name) for name in names])
-        else:
-            tensors = load_file(kept / "multi.safetensors")
-            parts.append([tensors[name] for name in ("styles", "p_original", "w", "p")])
-    styles, p_original, w, p = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Path(folder) / f"search-{name}" if folder else None
+
+    parts: dict[int, list[Tensor]] = {}
+    for seed in seeds:
+        if folder and (kept(seed) / "multi.safetensors").is_file():
+            tensors = load_file(kept(seed) / "multi.safetensors")
+            parts[seed] = [tensors[name] for name in ("styles", "p_original", "w", "p")]
+    missing = [seed for seed in seeds if seed not in parts]
+    size = max(1, TOGETHER // images)
+    for some in tqdm([missing[i : i + size] for i in range(0, len(missing), size)], desc="seeds"):
+        styles = torch.cat([generator.sample_styles(images, seed) for seed in some])
+        found = multi_search(generator, target, encoder, directions, styles, settings, consistency)
+        for index, seed in enumerate(some):
+            own = found.of(slice(index * images, (index + 1) * images), seed)
+            if folder:
+                own.save(kept(seed))  # the tensors last, whole or not at all
+            parts[seed] = [own.styles, own.p_original, own.trajectory_w, own.trajectory_p]
+    columns = zip(*(parts[seed] for seed in seeds), strict=True)
+    styles, p_original, w, p = (torch.cat(column) for column in columns)
     result = MultiResult.from_trajectories(
         directions=directions,
         styles=styles,
@@ -155,16 +174,13 @@ def white_box(
     Raises:
         InputError: fewer steps were made, or no judge reads the label.
     """
-    parts: dict[str, list[Tensor]] = {"raw": [], "kept": []}
-    for count in steps:
-        found = result.upto(count).at_first_flip()
-        keeps = found.flipped.clone()
-        for rows in found.flipped.nonzero()[:, 0].split(BATCH):
-            some = rows.tolist()
-            keeps[rows] = jury.kept(label, found.originals(some), found.images(some))
-        parts["raw"].append(found.flipped)
-        parts["kept"].append(keeps)
-    raw, kept = (torch.stack(part, 1) for part in parts.values())
+    found = result.upto(max(steps)).at_first_flip()
+    keeps = found.flipped.clone()
+    for rows in found.flipped.nonzero()[:, 0].split(BATCH):
+        some = rows.tolist()
+        keeps[rows] = jury.kept(label, found.originals(some), found.images(some))
+    raw = torch.stack([result.upto(count).flipped for count in steps], 1)
+    kept = raw & keeps[:, None]  # the first flip within fewer steps is the same one
     return Resistance(tuple(map(str, steps)), raw, kept, seeds)
 
 

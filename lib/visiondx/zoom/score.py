@@ -25,7 +25,7 @@ from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.estimate import CHANNELS
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
-from visiondx.zoom.truth import label_prompts, spearman, true_sensitivity
+from visiondx.zoom.truth import Interventions, label_prompts, spearman
 
 MATTERS = 0.05  # mean change of the target's probability
 
@@ -70,7 +70,7 @@ def run_case(
     seeds: Sequence[int],
     images: int,
     settings: SearchSettings,
-    truth_images: int = 256,
+    interventions: Interventions,
     folder: str | Path | None = None,
 ) -> Case:
     """Diagnose the embedded target ``name`` on every seed, and measure its truth.
@@ -82,7 +82,7 @@ def run_case(
         world: the one that the target was trained on, and the generator on its renders.
         attributes: the world's names; they are asked for in the world's plain prompts.
         M, directions, channels: see ``diagnose``.
-        images: of each seed. truth_images: rendered scenes for the truth, of the first seed.
+        images: of each seed. interventions: the truth, shared by all targets of a world.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
     Raises:
@@ -94,7 +94,9 @@ def run_case(
     asked = [label] * (planted is None) + [a for a in attributes if a != label]
     prompts = [world.prompt(a) for a in asked]
     weights = fingerprint(name)
-    truth = true_sensitivity(world, target, asked, truth_images, seeds[0])
+    truth = interventions.sensitivity(target, asked)
+    words = [prompts, world.grammar.neutral, held]
+    models = [generator.fingerprint, encoder.fingerprint]
     parts = []
     for seed in seeds:
 
@@ -115,8 +117,7 @@ def run_case(
             )
             return found.sensitivity.renamed(asked)
 
-        key = [weights, prompts, images, seed, asdict(settings), directions, channels]
-        key += [generator.fingerprint, encoder.fingerprint]
+        key = [weights, words, images, seed, asdict(settings), directions, channels, *models]
         parts.append(kept_sensitivity(folder, json.dumps(key), measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label)
 

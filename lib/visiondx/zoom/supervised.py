@@ -243,5 +243,6 @@ def run_supervised(
             return supervised_search(*given).sensitivity
 
         key = ["supervised", fingerprint(name), list(attributes), images, seed, asdict(settings)]
-        parts.append(kept_sensitivity(folder, json.dumps([*key, encoder.fingerprint]), measure))
+        key += [held, encoder.fingerprint]
+        parts.append(kept_sensitivity(folder, json.dumps(key), measure))
     return Sensitivity.pool(parts)
