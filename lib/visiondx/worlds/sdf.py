@@ -24,10 +24,11 @@ def coordinates(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def ellipse(x: Tensor, y: Tensor, cx: Number, cy: Number, rx: Number, ry: Number) -> Tensor:
     """Axis-aligned ellipse: the implicit function over the length of its gradient."""
-    u, v = (x - cx) / rx, (y - cy) / ry
-    radius = torch.sqrt(u * u + v * v + 1e-9)
-    p, q = u / rx, v / ry
-    return radius * (radius - 1) / torch.sqrt(p * p + q * q + 1e-9)
+    u, v = x - cx, y - cy
+    u, v = u * u + 1e-9, v * v  # squares: few passes, for most of a picture is ellipses
+    p, q = 1 / (rx * rx), 1 / (ry * ry)
+    squared = u * p + v * q
+    return (squared - torch.sqrt(squared)) * torch.rsqrt(u * (p * p) + v * (q * q))
 
 
 def box(x: Tensor, y: Tensor, cx: Number, cy: Number, hx: Number, hy: Number) -> Tensor:
