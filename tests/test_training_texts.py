@@ -10,7 +10,13 @@ from visiondx.errors import InputError
 from visiondx.models.encoder import Encoder
 from visiondx.training.encoder import train_tokenizer
 from visiondx.training.pool import Pool
-from visiondx.training.texts import TextsConfig, embed_pool, train_texts
+from visiondx.training.texts import (
+    TextsConfig,
+    attribute_effects,
+    direction_loss,
+    embed_pool,
+    train_texts,
+)
 
 
 class Elsewhere(ToyWorld):
@@ -68,6 +74,46 @@ def test_texts_learn_which_world_is_theirs_and_images_stay(encoder, tmp_path) ->
     for key, value in encoder.clip.state_dict().items():
         assert torch.equal(value, before[key])  # of the one that was given
     assert not any(p.requires_grad for p in taught.clip.parameters())
+
+
+@torch.no_grad()
+def test_words_learn_the_direction_of_what_they_name(encoder, tmp_path) -> None:
+    def alignment(reader: Encoder, world: ToyWorld) -> float:
+        scenes = world.sample(300, 7)
+        effects = attribute_effects(
+            encoder.embed_images(world.render(scenes)), world.labels(scenes)
+        )
+        prompts = [world.prompt(name, there) for there in (True, False) for name in world.binary]
+        return 1 - direction_loss(reader.embed_texts([*prompts, world.neutral()]), effects).item()
+
+    taught, _ = train_texts(encoder, WORLDS, CONFIG, tmp_path / "with")
+    plain, _ = train_texts(encoder, WORLDS, replace(CONFIG, direction_weight=0.0), tmp_path / "no")
+    for world in WORLDS:
+        assert alignment(taught, world) > alignment(plain, world) + 0.1
+        assert alignment(taught, world) > 0.6
+
+
+def test_effects_are_what_each_label_adds_others_held() -> None:
+    """Labels that go together: a mean difference would mix what each of them adds."""
+    source = torch.Generator().manual_seed(0)
+    first = torch.rand(400, generator=source) < 0.5
+    second = torch.where(torch.rand(400, generator=source) < 0.9, first, ~first)
+    labels = torch.stack((first, second, torch.ones(400) > 0), 1)  # the last one never changes
+    added = torch.tensor([[3.0, 0.0, 4.0, 0.0], [0.0, -2.0, 0.0, 0.0]])
+    images = labels[:, :2].float() @ added + torch.tensor([0.0, 0.0, 0.0, 5.0])
+    found = attribute_effects(images, labels)
+    expected = torch.tensor([[0.6, 0.0, 0.8, 0.0], [0.0, -1.0, 0.0, 0.0]])
+    torch.testing.assert_close(found[:2], expected, atol=1e-4, rtol=0)
+    assert torch.isfinite(found).all()
+
+
+def test_direction_loss_by_hand() -> None:
+    """One attribute along x: present - neutral lies at 45 degrees to it, present - absent on it."""
+    prompts = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, -1.0]])  # present, absent, neutral
+    effects = torch.tensor([[1.0, 0.0]])
+    expected = 1 - (0.5**0.5 + 1) / 2
+    assert direction_loss(prompts, effects).item() == pytest.approx(expected)
+    assert direction_loss(prompts, -effects).item() == pytest.approx(2 - expected)
 
 
 def test_an_interrupted_training_equals_an_uninterrupted_one(encoder, tmp_path) -> None:

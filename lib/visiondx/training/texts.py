@@ -4,6 +4,7 @@ In `train_encoder` the worlds take turns, so no caption ever had to be chosen am
 another world, and "a face" ended up nearest to pictures of cars. Here every batch holds all worlds,
 and one term more asks which neutral prompt ("a face", "an animal", ...) a picture belongs to. And
 the texts have filler words (`visiondx.worlds.fillers`), so that negation is read, not remembered.
+A last term holds a word's direction (Eq. 1 of ZOOM) to what its attribute changes in pictures.
 The image tower is locked (LiT, Zhai et al., CVPR 2022): it knows the worlds already (a linear
 probe: 99.9 %), and what was measured on its embeddings stays true. So the pictures are embedded
 once, and only the text tower is run.
@@ -56,6 +57,7 @@ class TextsConfig:
     weight_decay: float = 0.05
     attribute_weight: float = 2.0
     world_weight: float = 0.5
+    direction_weight: float = 1.0
     tau: float = 50.0  # where the scale of the attribute loss starts
     pool: int = 8000  # renders of each world
     phrasings: int = 192  # training prompts of each attribute, present and absent
@@ -74,6 +76,27 @@ def embed_pool(encoder: Encoder, pool: Pool, strength: float, seed: int) -> Tens
             for rows in tqdm(parts, desc="embeddings", mininterval=1.0)
         ]
     )
+
+
+def attribute_effects(images: Tensor, labels: Tensor) -> Tensor:
+    """What each attribute changes in an embedding, all others held: unit vectors (A, D).
+
+    By least squares, from embeddings (N, D) and labels (N, A) bool.
+    """
+    design = torch.cat((labels.float(), torch.ones(len(labels), 1)), 1).to(images)
+    return F.normalize(torch.linalg.lstsq(design, images).solution[:-1], dim=1)
+
+
+def direction_loss(prompts: Tensor, effects: Tensor) -> Tensor:
+    """1 - the cosine of what the words change and what the attribute changes, the mean over both
+    present against neutral (Eq. 1 of ZOOM) and present against absent.
+
+    Args:
+        prompts: (2 A + 1, D) of unit norm, as in `attribute_loss`. effects: (A, D).
+    """
+    present, absent = prompts[:-1].chunk(2)
+    toward = torch.stack((present - prompts[-1], present - absent))
+    return 1 - F.cosine_similarity(toward, effects, dim=-1).mean()
 
 
 def train_texts(
@@ -108,6 +131,9 @@ def train_texts(
         embed_pool(encoder, pool, config.augmentation, step_seed(seed, index))
         for index, pool in enumerate(pools)
     ]
+    effects = [
+        attribute_effects(table, pool.labels) for table, pool in zip(embedded, pools, strict=True)
+    ]
     reader = copy.deepcopy(encoder)
     clip, average = copy.deepcopy(encoder.clip), reader.clip
     tau = nn.ParameterDict({"log": torch.tensor(math.log(config.tau))})
@@ -139,6 +165,7 @@ def train_texts(
             attribute_loss(*each, bank.share, tau["log"].exp().clamp(max=100))
             for *each, bank in zip(images, asked, labels, banks, strict=True)
         ]
+        toward = torch.stack([direction_loss(*each) for each in zip(asked, effects, strict=True)])
         scale = clip.logit_scale.exp().clamp(max=100)
         neutral = torch.stack([each[-1] for each in asked])
         home = torch.arange(len(worlds)).repeat_interleave(config.batch)
@@ -147,6 +174,7 @@ def train_texts(
             "contrastive": contrastive_loss(every, captions, scale),
             "attributes": config.attribute_weight * torch.stack(answers).mean(),
             "worlds": config.world_weight * F.cross_entropy(scale * every @ neutral.T, home),
+            "directions": config.direction_weight * toward.mean(),
         }
         trainer.descend(adam, terms)
         update_average(average, clip, config.average, i)
