@@ -76,8 +76,8 @@ def test_texts_learn_which_world_is_theirs_and_images_stay(encoder, tmp_path) ->
     assert not any(p.requires_grad for p in taught.clip.parameters())
 
 
-@torch.no_grad()
 def test_words_learn_the_direction_of_what_they_name(encoder, tmp_path) -> None:
+    @torch.no_grad()
     def alignment(reader: Encoder, world: ToyWorld) -> float:
         scenes = world.sample(300, 7)
         effects = attribute_effects(
@@ -89,8 +89,7 @@ def test_words_learn_the_direction_of_what_they_name(encoder, tmp_path) -> None:
     taught, _ = train_texts(encoder, WORLDS, CONFIG, tmp_path / "with")
     plain, _ = train_texts(encoder, WORLDS, replace(CONFIG, direction_weight=0.0), tmp_path / "no")
     for world in WORLDS:
-        assert alignment(taught, world) > alignment(plain, world) + 0.1
-        assert alignment(taught, world) > 0.6
+        assert alignment(taught, world) > 0.3 > 0.1 > alignment(plain, world)
 
 
 def test_effects_are_what_each_label_adds_others_held() -> None:
