@@ -2,7 +2,7 @@
 
 A case here is one classifier, "young-biased-bangs@1"; what stands before the @ is its pair. Each
 classifier is a diagnosis of its own, against its own truth; intervals resample the classifiers of
-each pair (their training seeds), then the images of each classifier.
+each pair (their training seeds), and the images, which all classifiers see.
 """
 
 from collections.abc import Sequence
@@ -75,9 +75,12 @@ def score_planted(
     if not biased:
         raise InputError("None of these classifiers has a planted bias: add some.")
     rng = np.random.default_rng(seed)
-    points, drawn = {}, {}
+    points, drawn, counts = {}, {}, {}
     for case in biased:
-        points[case.name], drawn[case.name] = _figures(case, rng)
+        n = len(case.pooled.change)
+        if n not in counts:  # the classifiers see the same images, so that one draw is for all
+            counts[n] = rng.multinomial(n, np.full(n, 1 / n), DRAWS)
+        points[case.name], drawn[case.name] = _figures(case, counts[n])
     pairs = list(dict.fromkeys(pair_of(case.name) for case in biased))
     members = {pair: [c.name for c in biased if pair_of(c.name) == pair] for pair in pairs}
     found: dict[str, Estimate | float] = {}
@@ -122,13 +125,15 @@ def planted_frame(cases: Sequence[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _figures(case: Case, rng: np.random.Generator) -> tuple[dict, dict]:
-    """The four figures of a classifier, and what they are in draws of its images: (DRAWS,) each."""
+def _figures(case: Case, counts: np.ndarray) -> tuple[dict, dict]:
+    """The four figures of a classifier, and what they are in draws of its images: (DRAWS,) each.
+
+    counts: (DRAWS, images), how often each draw has an image.
+    """
     measured, truth = case.pooled, case.truth
     if measured.attributes != truth.attributes:
         raise InputError(f"{case.name}: measured and true attributes differ, ask for the same.")
     change = measured.change.double().numpy()
-    counts = rng.multinomial(len(change), np.full(len(change), 1 / len(change)), DRAWS)
     h = np.vstack([change.mean(0), counts @ change / len(change)])  # what was measured comes first
     figures = {
         "top1": _first(h, truth.attributes.index(truth.rank[0])),

@@ -67,7 +67,11 @@ class SearchResult:
 
     @property
     def flipped(self) -> Tensor:
-        """Whether the predicted label changed, or moved beyond the task's limit, (B, N) bool."""
+        """Whether the predicted label changed, or moved beyond the task's limit, (B, N) bool.
+
+        At the kept step: a milder edit that flips counts for nothing if another one, to the far
+        side of the same label, moves f(x) more. ``MultiResult`` puts flips first.
+        """
         return crossed(self.p, self.p_original[:, None], self.task)
 
     def strongest(self, attribute: int, count: int) -> list[int]:

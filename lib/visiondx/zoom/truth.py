@@ -166,7 +166,7 @@ def mean_spearman(
 ) -> Estimate:
     """``spearman`` of (measured, true) of several targets, its mean; n is how many these are.
 
-    The interval resamples the targets, then the images of both sides.
+    The interval resamples the targets, and the images of both sides, which all targets see.
 
     Raises:
         InputError: no pairs; else as ``spearman``.
@@ -175,7 +175,7 @@ def mean_spearman(
     found = []
     for measured, true in pairs:
         _check_alike(measured, true)
-        found.append(_resampled(measured, true, draws, rng))
+        found.append(_resampled(measured, true, draws, np.random.default_rng(seed)))
     return _mean_over_targets([value for (value,), _ in found], [d for _, d in found], rng)
 
 
@@ -231,12 +231,12 @@ def _resampled(
 def _mean_over_targets(
     values: Sequence[float], drawn: Sequence[np.ndarray], rng: np.random.Generator
 ) -> Estimate:
-    """Mean of the targets' values; its interval draws targets, and of each one of its draws."""
+    """Mean of the targets' values; its interval draws targets anew for each draw of the images."""
     if not values:
         raise InputError("A mean over targets needs one target or more, got none.")
     table = np.stack(drawn)  # (targets, draws)
-    chosen, which = (rng.integers(k, size=(table.shape[1], len(table))) for k in table.shape)
-    low, high = np.quantile(table[chosen, which].mean(1), [0.025, 0.975])
+    chosen = rng.integers(len(table), size=table.shape)
+    low, high = np.quantile(np.take_along_axis(table, chosen, 0).mean(0), [0.025, 0.975])
     return Estimate(float(np.mean(values)), float(low), float(high), len(values))
 
 
