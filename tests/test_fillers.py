@@ -83,6 +83,17 @@ def test_a_filled_caption_says_what_is_there(plain) -> None:
     assert found > 300
 
 
+def test_what_is_denied_can_be_denied() -> None:
+    """Not "no collar and a tag", not "no no hair", not "no the head of a cat"."""
+    for world in WORLDS:
+        for name in world.binary:
+            for phrase in world.grammar.deniable(name):
+                assert " and " not in phrase
+                assert phrase.split()[0] not in ("no", "the", "its")
+    assert "a collar" in WORLDS[1].grammar.deniable("collar")
+    assert WORLDS[0].grammar.deniable("eyeglasses")
+
+
 def test_the_world_itself_and_other_grammars_stay() -> None:
     before = dict(vars(faces))
     assert isinstance(with_fillers(faces).grammar, FilledGrammar)

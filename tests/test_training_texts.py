@@ -3,11 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from standins import ToyWorld
 from visiondx.errors import InputError
 from visiondx.models.encoder import Encoder
+from visiondx.training import texts
 from visiondx.training.encoder import train_tokenizer
 from visiondx.training.pool import Pool
 from visiondx.training.texts import (
@@ -103,7 +105,14 @@ def test_effects_are_what_each_label_adds_others_held() -> None:
     found = attribute_effects(images, labels)
     expected = torch.tensor([[0.6, 0.0, 0.8, 0.0], [0.0, -1.0, 0.0, 0.0]])
     torch.testing.assert_close(found[:2], expected, atol=1e-4, rtol=0)
-    assert torch.isfinite(found).all()
+    assert found[2].norm() < 1e-3
+    # three classes, one of them at a time: each against their mean, whatever all images share
+    kinds = torch.eye(3)[torch.arange(300) % 3]
+    images = kinds @ torch.eye(3, 4) + torch.tensor([5.0, 5.0, 5.0, 0.0])
+    expected = torch.eye(3, 4)
+    expected[:, :3] -= 1 / 3
+    found = attribute_effects(images, kinds.bool())
+    torch.testing.assert_close(found, F.normalize(expected, dim=1), atol=1e-4, rtol=0)
 
 
 def test_direction_loss_by_hand() -> None:
@@ -113,6 +122,13 @@ def test_direction_loss_by_hand() -> None:
     expected = 1 - (0.5**0.5 + 1) / 2
     assert direction_loss(prompts, effects).item() == pytest.approx(expected)
     assert direction_loss(prompts, -effects).item() == pytest.approx(2 - expected)
+
+
+def test_texts_are_those_with_fillers(encoder, tmp_path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(texts, "with_fillers", lambda world: seen.append(world) or world)
+    train_texts(encoder, WORLDS, replace(CONFIG, steps=1), tmp_path)
+    assert seen == list(WORLDS)
 
 
 def test_an_interrupted_training_equals_an_uninterrupted_one(encoder, tmp_path) -> None:

@@ -1,5 +1,7 @@
 """Scores of planted biases over pairs and training seeds, by hand."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -105,3 +107,15 @@ def test_worst_and_best_are_those_of_the_margin_each_once():
     table = pd.DataFrame({"classifier": list("abcde"), "margin": [0.2, -0.3, 0.5, 0.0, 0.1]})
     assert worst_and_best(table, 2, 2)["classifier"].tolist() == ["b", "d", "c", "a"]
     assert worst_and_best(table, 4, 3)["classifier"].tolist() == ["b", "d", "e", "a", "c"]
+
+
+def test_classifiers_that_see_the_same_images_share_one_draw_of_them():
+    """Two alike tell no more than one: the interval does not shrink. Of two worlds, it may."""
+    one = case("a-biased-hat@0", (0.5, 0.45, 0.4, 0.35), SURE, noise=0.2)
+    alone = score_planted([one])["planted.truth_spearman"]
+    twin = replace(one, name="b-biased-hat@0")
+    both = score_planted([one, twin])["planted.truth_spearman"]
+    apart = score_planted([one, replace(twin, world="elsewhere")])["planted.truth_spearman"]
+    assert alone.low < alone.high
+    assert (both.low, both.high) == (alone.low, alone.high)
+    assert apart.high - apart.low < both.high - both.low

@@ -136,20 +136,6 @@ def test_batch_is_a_memory_limit_only(batch):
     assert torch.allclose(whole.p, parts.p, atol=1e-5)
 
 
-def test_a_row_that_no_longer_moves_is_not_computed_again():
-    """Steps far beyond the bound: every row of cell 0 is at it after one, the others never move."""
-    settings = {"steps": 6, "eta": 1e4, "gamma": 0.0, "hard": True}
-    found, generator, target = run({0: 20.0}, **settings)
-    assert generator.synthesized == 5 + 5 * 3 + 5  # originals, all at 0, and cell 0 at the bound
-    assert (found.trajectory_w[1:, :, 0].abs() == 4).all()
-    assert (found.trajectory_w[:, :, 1:] == 0).all()
-    assert (found.trajectory_p[1:] == found.trajectory_p[1]).all()
-    with torch.no_grad():
-        assert torch.allclose(target(found.images(range(5), 0)), found.trajectory_p[-1, :, 0])
-    _, generator, _ = run({0: 20.0}, **settings, update="adam")
-    assert generator.synthesized == 5 + 5 * 3 * 7  # its moments may move a row again
-
-
 def test_originals_are_computed_once():
     found, generator, _ = run({0: 20.0}, steps=8, batch=6, update="adam")
     assert generator.synthesized == 5 + 5 * 3 * 9

@@ -7,7 +7,7 @@ from visiondx import plots
 from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.sensitivity import Sensitivity
-from visiondx.zoom.truth import Interventions, named, spearman, true_sensitivity
+from visiondx.zoom.truth import Interventions, mean_spearman, named, spearman, true_sensitivity
 from zoom_standins import GridClassifier, GridWorld, prompt
 
 
@@ -67,6 +67,19 @@ def test_true_sensitivity_is_what_the_renderer_says():
     assert blind.raw[0] == 0
     with pytest.raises(InputError, match="bright, dark"):
         true_sensitivity(world, target, ["hat"])
+
+
+def test_targets_that_see_the_same_images_share_one_draw_of_them():
+    source = torch.Generator().manual_seed(2)
+    measured, true = (
+        Sensitivity(
+            ("a", "b", "c", "d"), torch.rand(12, 4, generator=source), torch.zeros(12, 4) > 0, "x"
+        )
+        for _ in range(2)
+    )
+    one, two = (mean_spearman([(measured, true)] * k) for k in (1, 2))
+    assert (one.low, one.high) == (two.low, two.high)
+    assert one.low < one.value < one.high
 
 
 def test_interventions_are_drawn_once_for_all_targets():

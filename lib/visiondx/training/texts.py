@@ -81,10 +81,12 @@ def embed_pool(encoder: Encoder, pool: Pool, strength: float, seed: int) -> Tens
 def attribute_effects(images: Tensor, labels: Tensor) -> Tensor:
     """What each attribute changes in an embedding, all others held: unit vectors (A, D).
 
-    By least squares, from embeddings (N, D) and labels (N, A) bool.
+    By least squares, from embeddings (N, D) and labels (N, A) bool. Of labels that sum to one (the
+    classes of scenes), each against their mean; zero for a label that never changes.
     """
-    design = torch.cat((labels.float(), torch.ones(len(labels), 1)), 1).to(images)
-    return F.normalize(torch.linalg.lstsq(design, images).solution[:-1], dim=1)
+    added = labels.float().to(images)
+    added, images = added - added.mean(0), images - images.mean(0)
+    return F.normalize(torch.linalg.lstsq(added, images).solution, dim=1)
 
 
 def direction_loss(prompts: Tensor, effects: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ class FilledGrammar(AttributeGrammar):
         return [
             phrase
             for phrase in forms
-            if not phrase.startswith(("no ", "the ", "its ")) and denied(phrase, "no") not in unsaid
+            if not phrase.startswith(("no ", "the ", "its "))
+            and " and " not in phrase  # "no collar and a tag" has a tag
+            and denied(phrase, "no") not in unsaid
         ]
 
     def _with(self, rng: random.Random, name: str, present: bool) -> str:
@@ -80,13 +82,13 @@ class FilledGrammar(AttributeGrammar):
         subject = (
             f"{article(rng.choice(self.words['nouns']))} with {self._with(rng, name, present)}"
         )
-        return rng.choice(self.templates(heldout)).format(subject)
+        return rng.choice(self.templates(False)).format(subject)
 
 
 def with_fillers(world: object) -> object:
     """`world` with filler words in its training captions; a world of another grammar as it is."""
-    if not isinstance(getattr(world, "grammar", None), AttributeGrammar):
+    if type(getattr(world, "grammar", None)) is not AttributeGrammar:
         return world
     world = copy.copy(world)
-    world.grammar = FilledGrammar(world.name)
+    world.grammar = FilledGrammar(world.grammar.world)
     return world

@@ -45,7 +45,8 @@ class SearchSettings:
         update: what η multiplies: the "gradient" (Eq. 10), its "sign" (the linear approximation of
             section 3.3), or "adam"'s step (Kingma and Ba, 2015). All are clamped to ±ε.
         stop_when: "flipped" lets a row leave the batch at its first flip, and its trajectory then
-            repeats that step; None keeps all rows. To the others, it is as a smaller ``batch``.
+            repeats that step; None: only rows that no longer move leave. To the others, it is as
+            a smaller ``batch``.
     """
 
     steps: int = 10
@@ -182,7 +183,8 @@ def descend(
 ) -> tuple[Tensor, Tensor]:
     """w and p of x̂ of every step: (T + 1, B) or (T + 1, B, N), and (T + 1, B).
 
-    A row whose weights no longer move, all of them at the bound, is not computed again.
+    A row that a step leaves where it was (at the bound, or without a slope) is not computed again;
+    under Adam it stays.
 
     Args:
         w: (B,) or (B, N), where the search starts. edit: (w, rows) -> styles of these rows' x̂.

@@ -2,10 +2,11 @@
 
 A case here is one classifier, "young-biased-bangs@1"; what stands before the @ is its pair. Each
 classifier is a diagnosis of its own, against its own truth; intervals resample the classifiers of
-each pair (their training seeds), and the images, which all classifiers see.
+each pair (their training seeds), and the images, which all classifiers of a world see.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def pool_pair(cases: Sequence[Case]) -> Case:
         "intervention",
     )
     measured = tuple(part for case in cases for part in case.measured)
-    return Case(pair_of(first.name), measured, together, first.planted, first.label)
+    return replace(first, name=pair_of(first.name), measured=measured, truth=together)
 
 
 def score_planted(
@@ -78,9 +79,10 @@ def score_planted(
     points, drawn, counts = {}, {}, {}
     for case in biased:
         n = len(case.pooled.change)
-        if n not in counts:  # the classifiers see the same images, so that one draw is for all
-            counts[n] = rng.multinomial(n, np.full(n, 1 / n), DRAWS)
-        points[case.name], drawn[case.name] = _figures(case, counts[n])
+        key = (case.world, n)
+        if key not in counts:  # its classifiers see the same images, so that one draw is for all
+            counts[key] = rng.multinomial(n, np.full(n, 1 / n), DRAWS)
+        points[case.name], drawn[case.name] = _figures(case, counts[key])
     pairs = list(dict.fromkeys(pair_of(case.name) for case in biased))
     members = {pair: [c.name for c in biased if pair_of(c.name) == pair] for pair in pairs}
     found: dict[str, Estimate | float] = {}

@@ -113,6 +113,7 @@ def search_seeds(
 
     Args:
         images: of each seed. folder: finished seeds are kept there, so that a long run resumes.
+            Small ones are searched together, which changes a seed's results by rounding only.
 
     Returns:
         The result of all B images, and the seed of each (B,).

@@ -39,6 +39,7 @@ class Case:
     truth: Sensitivity
     planted: str | None = None  # None: a balanced target, a control
     label: str | None = None  # the target's own attribute, where that was asked for, too
+    world: str = ""  # targets of one world see the same images
 
     @cached_property
     def pooled(self) -> Sensitivity:
@@ -59,7 +60,7 @@ class Case:
 
 def run_case(
     name: str,
-    world,
+    interventions: Interventions,
     attributes: Sequence[str],
     generator,
     encoder,
@@ -70,7 +71,6 @@ def run_case(
     seeds: Sequence[int],
     images: int,
     settings: SearchSettings,
-    interventions: Interventions,
     folder: str | Path | None = None,
 ) -> Case:
     """Diagnose the embedded target ``name`` on every seed, and measure its truth.
@@ -79,16 +79,17 @@ def run_case(
     the yardstick that nothing else may beat. One with a planted bias is not, as in Fig. 4b.
 
     Args:
-        world: the one that the target was trained on, and the generator on its renders.
+        interventions: the truth, of the world that the target was trained on, and the generator
+            on its renders; all of its targets share them.
         attributes: the world's names; they are asked for in the world's plain prompts.
         M, directions, channels: see ``diagnose``.
-        images: of each seed. interventions: the truth, shared by all targets of a world.
+        images: of each seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
     Raises:
         InputError: no such target, a target of another world, or unusable words.
     """
-    target = Target.load(name).to(generator.style_mean.device)
+    world, target = interventions.world, Target.load(name).to(generator.style_mean.device)
     held = label_prompts(world, target)
     label, planted = target.config["label"], target.config["planted"]
     asked = [label] * (planted is None) + [a for a in attributes if a != label]
@@ -119,7 +120,7 @@ def run_case(
 
         key = [weights, words, images, seed, asdict(settings), directions, channels, *models]
         parts.append(kept_sensitivity(folder, json.dumps(key), measure))
-    return Case(name, tuple(parts), truth, planted, None if planted else label)
+    return Case(name, tuple(parts), truth, planted, None if planted else label, world.name)
 
 
 def score(cases: Sequence[Case], matters: float = MATTERS) -> dict[str, Estimate | float]:

@@ -7,7 +7,7 @@ not bald any more). The original is one of the two ends, the intervention of `zo
 the search visits what lies between, and may find more on its way.
 
 It is the same adversarial search, line by line (`zoom.search.search_pairs`): the same losses, the
-target's label held by Eq. 8, the same updates, starts and bound, the most counterfactual step. Only
+target's label held by Eq. 8, the same updates and bound, the most counterfactual step. Only
 x̂ is drawn by the renderer, not by G(s + w Δs), and λ = (1 + w/ε) / 2.
 
 Between two hair colours or skin tones there is none: such columns are indices, which the renderer
@@ -162,7 +162,7 @@ def supervised_search(
         world: ``sample``, ``switch`` and a differentiable ``render``, such as ``worlds.faces``.
         attributes: names of binary attributes of the world.
         images: scenes of ``seed``.
-        settings: those of the ZOOM search that this is compared with; ±epsilon are the two ends.
+        settings: as in ``zoom.search.search``; ±epsilon are the two ends.
         encoder, consistency: as in ``zoom.search.search`` (Eq. 8).
 
     Raises:

@@ -25,15 +25,18 @@ class Interventions:
     Args:
         world: ``sample``, ``switch`` and ``render``, such as ``worlds.faces``.
         n: scenes, of this seed. batch: rendered and judged at once, at most.
+        keep: False for a single target, which sees each picture once.
 
     Raises:
         InputError: n below 2.
     """
 
-    def __init__(self, world, n: int = 512, seed: int = 100, batch: int = 256):
+    def __init__(
+        self, world, n: int = 512, seed: int = 100, batch: int = 256, keep: bool = True
+    ) -> None:
         if n < 2:
             raise InputError(f"A true sensitivity needs n of 2 or more, got {n}.")
-        self.world, self.seed, self.batch = world, seed, batch
+        self.world, self.seed, self.batch, self.keep = world, seed, batch, keep
         self.scenes = world.sample(n, seed)
         self._drawn: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -67,10 +70,13 @@ class Interventions:
 
     def _sides(self, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
         """The scenes without an attribute and with it, (n, 3, H, W) each, on the CPU."""
-        if name not in self._drawn:
-            without, with_it = (self.world.switch(self.scenes, name, v) for v in (False, True))
-            self._drawn[name] = self._draw(without, device), self._draw(with_it, device)
-        return self._drawn[name]
+        if name in self._drawn:
+            return self._drawn[name]
+        without, with_it = (self.world.switch(self.scenes, name, v) for v in (False, True))
+        sides = self._draw(without, device), self._draw(with_it, device)
+        if self.keep:
+            self._drawn[name] = sides
+        return sides
 
     @torch.no_grad()
     def _draw(self, scenes, device: torch.device) -> Tensor:
@@ -82,7 +88,7 @@ def true_sensitivity(
     world, target, attributes: Sequence[str], n: int = 512, seed: int = 100, batch: int = 256
 ) -> Sensitivity:
     """``Interventions.sensitivity`` of one target, its n scenes drawn for it alone."""
-    return Interventions(world, n, seed, batch).sensitivity(target, attributes)
+    return Interventions(world, n, seed, batch, keep=False).sensitivity(target, attributes)
 
 
 @torch.no_grad()
@@ -171,7 +177,7 @@ def mean_spearman(
     Raises:
         InputError: no pairs; else as ``spearman``.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # of the targets
     found = []
     for measured, true in pairs:
         _check_alike(measured, true)
