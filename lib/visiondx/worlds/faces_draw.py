@@ -90,15 +90,12 @@ def draw_face(
     back = both(union(cap, curtain), y - bottom)
     canvas.outlined(back, hair, "hair", ink, haired)
     clothes = hsv(a["clothes_hue"], 0.45, a["clothes_value"])
-    with canvas.between(0.74, 1.46, y, x) as (row_y, row_x):
-        body = ellipse(row_x, row_y, 0.0, 1.10, 0.64 + 0.24 * g.male, 0.36)
-        canvas.paint(body, clothes, "clothes")
-    with canvas.between(0.44, 0.88, y, x) as (row_y, row_x):
-        neck = box(row_x, row_y, 0.0, 0.66, 0.16 + 0.10 * g.male, 0.22)
-        canvas.paint(neck, skin * 0.80, "neck")
-    with canvas.between(0.01, 0.23, y, mx) as (row_y, row_mx):
-        ears = ellipse(row_mx, row_y, g.fw + 0.01, 0.12, 0.07 + 0.01 * g.ear_size, 0.11)
-        canvas.paint(ears, skin * 0.88, "ears")
+    body = ellipse(x, y, 0.0, 1.10, 0.64 + 0.24 * g.male, 0.36)
+    canvas.paint(body, clothes, "clothes")
+    neck = box(x, y, 0.0, 0.66, 0.16 + 0.10 * g.male, 0.22)
+    canvas.paint(neck, skin * 0.80, "neck")
+    ears = ellipse(mx, y, g.fw + 0.01, 0.12, 0.07 + 0.01 * g.ear_size, 0.11)
+    canvas.paint(ears, skin * 0.88, "ears")
 
     # face
     head = _head(x, y, g)
@@ -107,27 +104,20 @@ def draw_face(
     fx = x - g.turn  # features follow the turn of the head
     fmx = fx.abs()
     _age_marks(canvas, fx, fmx, y, g, skin)
-    with canvas.between(-0.43, -0.31, y, x) as (row_y, row_x):
-        shine = ellipse(row_x, row_y, 0.12, -0.37, 0.13, 0.06)
-        canvas.paint(shine, skin * 0.4 + 0.6, "face", 0.7 * g.bald)
+    canvas.paint(ellipse(x, y, 0.12, -0.37, 0.13, 0.06), skin * 0.4 + 0.6, "face", 0.7 * g.bald)
 
     # beard and moustache
-    with canvas.between(0.0, 0.90, y, x, fx, head) as (row_y, row_x, row_fx, row_head):
-        beard = both(
-            union(row_head - 0.03, ellipse(row_x, row_y, 0.0, 0.60, 0.33, 0.19)),
-            0.575 - 1.35 * row_fx * row_fx - row_y,
-        )
-        canvas.outlined(beard, hair * 0.9, "beard", ink, g.beard)
-    with canvas.between(0.25, 0.65, y, fx) as (row_y, row_fx):
-        _mouth(canvas, row_fx, row_y, g, skin, a)
-    with canvas.between(0.26, 0.52, y, fmx) as (row_y, row_fmx):
-        droop = row_y - 0.32 * (row_fmx - 0.09).clamp(min=0)
-        moustache = ellipse(row_fmx, droop, 0.095, 0.345, 0.125, 0.046)
-        canvas.outlined(moustache, hair * 0.9, "moustache", 0.020, g.moustache)
-    with canvas.between(g.ny - 0.35, g.ny, y, fx, fmx) as (row_y, row_fx, row_fmx):
-        _nose(canvas, row_fx, row_fmx, row_y, g, skin)
-    with canvas.between(g.ey - 0.17, g.ey + 0.12, y, fmx, fx) as (row_y, row_fmx, row_fx):
-        _eyes(canvas, row_fmx, row_fx, row_y, g, a)
+    beard = both(
+        union(head - 0.03, ellipse(x, y, 0.0, 0.60, 0.33, 0.19)),
+        0.575 - 1.35 * fx * fx - y,
+    )
+    canvas.outlined(beard, hair * 0.9, "beard", ink, g.beard)
+    _mouth(canvas, fx, y, g, skin, a)
+    droop = y - 0.32 * (fmx - 0.09).clamp(min=0)
+    moustache = ellipse(fmx, droop, 0.095, 0.345, 0.125, 0.046)
+    canvas.outlined(moustache, hair * 0.9, "moustache", 0.020, g.moustache)
+    _nose(canvas, fx, fmx, y, g, skin)
+    _eyes(canvas, fmx, fx, y, g, a)
 
     # hair in front: a parting, or bangs with a ragged edge
     rag = ((fx * 5.0) % 1 - 0.5).abs() * 0.09
@@ -138,24 +128,26 @@ def draw_face(
     canvas.paint(side, hair, "hair", haired)
 
     thick = 0.016 + 0.042 * g.bushy_eyebrows
-    with canvas.between(g.by - 0.06, g.by + 0.08, y, fmx) as (row_y, row_fmx):
-        ends = (g.gap - 0.10, g.by + 0.012, g.gap + 0.115, g.by + 0.005)
-        canvas.paint(segment(row_fmx, row_y, *ends, thick), hair * 0.32, "eyebrows")
+    brows = segment(fmx, y, g.gap - 0.10, g.by + 0.012, g.gap + 0.115, g.by + 0.005, thick)
+    canvas.paint(brows, hair * 0.32, "eyebrows")
 
     # eyeglasses
-    with canvas.between(g.ey - 0.20, g.ey + 0.22, y, fx, fmx) as (row_y, row_fx, row_fmx):
-        _eyeglasses(canvas, row_fx, row_fmx, row_y, g, a)
+    rx, ry = 0.170 + 0.012 * g.frame_size, 0.145 + 0.012 * g.frame_size
+    lens = ellipse(fmx, y, g.gap, g.ey + 0.01, rx, ry)
+    bridge = box(fx, y, 0.0, g.ey - 0.01, g.gap - rx + 0.01, 0.018)
+    temple = box(fmx, y, 0.5 * (g.gap + rx + g.fw), g.ey - 0.01, 0.5 * (g.fw - g.gap - rx), 0.016)
+    canvas.paint(lens, torch.ones_like(skin), "eyeglasses", 0.35 * g.eyeglasses)
+    wire = union(ring(lens, 0.033), bridge, temple)
+    canvas.paint(wire, pick(FRAME, a["frame_colour"]), "eyeglasses", g.eyeglasses)
 
     # earrings, hat
-    with canvas.between(0.20, 0.45, y, mx) as (row_y, row_mx):
-        drop = ellipse(row_mx, row_y, g.fw + 0.05, 0.325, 0.072, 0.10)
-        canvas.outlined(drop, pick(EARRING, a["earring_colour"]), "earrings", 0.022, g.earrings)
-    with canvas.between(-0.85, -0.28, y, x) as (row_y, row_x):
-        dome = both(ellipse(row_x, row_y, 0.0, -0.36, g.fw + 0.10, 0.46), row_y + 0.36)
-        brim = box(row_x, row_y, 0.0, -0.355, g.fw + 0.20 + 0.08 * g.hat_brim, 0.045)
-        felt = hsv(a["hat_hue"], 0.75, 0.78)
-        canvas.outlined(union(dome, brim), felt, "hat", ink, g.hat)
-        canvas.paint(box(row_x, row_y, 0.0, -0.45, g.fw + 0.07, 0.035), felt * 0.5, "hat", g.hat)
+    drop = ellipse(mx, y, g.fw + 0.05, 0.325, 0.072, 0.10)
+    canvas.outlined(drop, pick(EARRING, a["earring_colour"]), "earrings", 0.022, g.earrings)
+    dome = both(ellipse(x, y, 0.0, -0.36, g.fw + 0.10, 0.46), y + 0.36)
+    brim = box(x, y, 0.0, -0.355, g.fw + 0.20 + 0.08 * g.hat_brim, 0.045)
+    felt = hsv(a["hat_hue"], 0.75, 0.78)
+    canvas.outlined(union(dome, brim), felt, "hat", ink, g.hat)
+    canvas.paint(box(x, y, 0.0, -0.45, g.fw + 0.07, 0.035), felt * 0.5, "hat", g.hat)
 
     return lit(canvas.image, a, u), canvas.parts or {}
 
@@ -164,27 +156,22 @@ def _age_marks(
     canvas: Canvas, fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace, skin: Tensor
 ) -> None:
     """Rosy cheeks and freckles for the young ranges; folds, lines and bags for the old ones."""
+    rosy = skin * 0.6 + 0.4 * rgb(skin, 0.95, 0.30, 0.30)
+    canvas.paint(ellipse(fmx, y, 0.27, 0.26, 0.085, 0.065), rosy, "face", 0.9 * (g.age < 11.5))
+    teen = ((g.age > 11.5) & (g.age < 19)).to(fx.dtype)
+    freckle = union(
+        ellipse(fmx, y, 0.24, 0.22, 0.02, 0.02), ellipse(fmx, y, 0.31, 0.25, 0.02, 0.02)
+    )
+    canvas.paint(freckle, skin * 0.55, "face", teen)
     mid, old, very = (((g.age - t) / 4).clamp(0, 1) for t in (41, 54, 66))
     crease = skin * 0.50
-    with canvas.between(0.18, 0.46, y, fmx) as (row_y, row_fmx):
-        rosy = skin * 0.6 + 0.4 * rgb(skin, 0.95, 0.30, 0.30)
-        cheek = ellipse(row_fmx, row_y, 0.27, 0.26, 0.085, 0.065)
-        canvas.paint(cheek, rosy, "face", 0.9 * (g.age < 11.5))
-        teen = ((g.age > 11.5) & (g.age < 19)).to(fx.dtype)
-        freckle = union(
-            ellipse(row_fmx, row_y, 0.24, 0.22, 0.02, 0.02),
-            ellipse(row_fmx, row_y, 0.31, 0.25, 0.02, 0.02),
-        )
-        canvas.paint(freckle, skin * 0.55, "face", teen)
-        folds = segment(row_fmx, row_y, 0.14, 0.28, 0.225, 0.43, 0.016)
-        under = (g.gap - 0.06, g.ey + 0.155, g.gap + 0.08, g.ey + 0.15)
-        bags = segment(row_fmx, row_y, *under, 0.016)
-        # beside beard, glasses and bangs, so that they never hide all of an old face's marks
-        cheeks = segment(row_fmx, row_y, 0.315, 0.245, 0.285, 0.40, 0.021)
-        canvas.paint(union(folds, bags, cheeks), crease, "face", mid)
-    with canvas.between(-0.33, -0.23, y, fx) as (row_y, row_fx):
-        canvas.paint(box(row_fx, row_y, 0.0, -0.25, 0.20, 0.014), crease, "face", old)
-        canvas.paint(box(row_fx, row_y, 0.0, -0.315, 0.16, 0.014), crease, "face", very)
+    folds = segment(fmx, y, 0.14, 0.28, 0.225, 0.43, 0.016)
+    bags = segment(fmx, y, g.gap - 0.06, g.ey + 0.155, g.gap + 0.08, g.ey + 0.15, 0.016)
+    # beside beard, glasses and bangs, so that they never hide all of an old face's marks
+    cheeks = segment(fmx, y, 0.315, 0.245, 0.285, 0.40, 0.021)
+    canvas.paint(union(folds, bags, cheeks), crease, "face", mid)
+    canvas.paint(box(fx, y, 0.0, -0.25, 0.20, 0.014), crease, "face", old)
+    canvas.paint(box(fx, y, 0.0, -0.315, 0.16, 0.014), crease, "face", very)
 
 
 def _mouth(
@@ -235,20 +222,6 @@ def _eyes(
     r = 0.052 * g.eye
     canvas.paint(ellipse(gaze, y, 0.0, g.ey, r, r), pick(IRIS, a["eye_colour"]), "eyes")
     canvas.paint(ellipse(gaze, y, 0.0, g.ey, 0.5 * r, 0.5 * r), dark, "eyes")
-
-
-def _eyeglasses(
-    canvas: Canvas, fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace, a: Attributes
-) -> None:
-    """Bright lenses in a coloured wire, with a bridge and temples."""
-    rx, ry = 0.170 + 0.012 * g.frame_size, 0.145 + 0.012 * g.frame_size
-    lens = ellipse(fmx, y, g.gap, g.ey + 0.01, rx, ry)
-    bridge = box(fx, y, 0.0, g.ey - 0.01, g.gap - rx + 0.01, 0.018)
-    temple = box(fmx, y, 0.5 * (g.gap + rx + g.fw), g.ey - 0.01, 0.5 * (g.fw - g.gap - rx), 0.016)
-    wire_colour = pick(FRAME, a["frame_colour"])
-    canvas.paint(lens, torch.ones_like(wire_colour), "eyeglasses", 0.35 * g.eyeglasses)
-    wire = union(ring(lens, 0.033), bridge, temple)
-    canvas.paint(wire, wire_colour, "eyeglasses", g.eyeglasses)
 
 
 def face_keypoints(a: Attributes) -> Tensor:

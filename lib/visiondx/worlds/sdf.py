@@ -7,12 +7,9 @@ the edge, which is all that coverage needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Number = float | Tensor
@@ -84,14 +81,13 @@ def coverage(distance: Tensor, slope: Number, opacity: Number | None = None) -> 
 class Canvas:
     """Paints coverage after coverage, later over earlier.
 
-    image: (B, 3, H, W). pixel: its side, (B, 1, 1). Where `parts` is kept, every named part's
-    visible coverage (B, H, W) is known at the end: what a later layer hides is taken away.
+    image: (B, 3, H, W). Where `parts` is kept, every named part's visible coverage (B, H, W) is
+    known at the end: what a later layer hides is taken away.
     """
 
     def __init__(self, image: Tensor, pixel: Tensor, keep_parts: bool = False) -> None:
         self.image = image
-        self.pixel, self.steepness = pixel, steepness(pixel)
-        self.outside = (0, 0)  # rows above and below what is being painted
+        self.steepness = steepness(pixel)
         self.parts: dict[str, Tensor] | None = {} if keep_parts else None
 
     def paint(
@@ -103,8 +99,6 @@ class Canvas:
     ) -> None:
         """Paint a shape; colour (B, 3, 1, 1), opacity in [0, 1], None: 1."""
         alpha = coverage(distance, self.steepness, opacity)
-        if any(self.outside):
-            alpha = F.pad(alpha, (0, 0, *self.outside))
         self.image = torch.lerp(self.image, colour, alpha[:, None])
         if self.parts is not None:
             for name in self.parts:
@@ -113,29 +107,6 @@ class Canvas:
             if part:
                 before = self.parts.get(part, torch.zeros_like(alpha))
                 self.parts[part] = before + (1 - before) * alpha
-
-    @contextmanager
-    def between(
-        self, low: Number, high: Number, y: Tensor, *grids: Tensor
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Paint only where low < y < high: y and the grids, cut to the rows where that may be.
-
-        The rows are those of all images, with a margin beyond which nothing covers 1/30,000 of a
-        pixel; along a row, y has its extremes at the ends, as in a tilted frame. Most of what is
-        drawn is low, and so most of the work is saved.
-        """
-        ends = y[:, :, :: y.shape[2] - 1]
-        margin = 4 * self.pixel
-        near = (ends.amax(2, keepdim=True) > low - margin) & (
-            ends.amin(2, keepdim=True) < high + margin
-        )
-        rows = near.any(0)[:, 0].nonzero()[:, 0]
-        first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
-        self.outside = (first, y.shape[1] - last)
-        try:
-            yield tuple(grid[:, first:last] for grid in (y, *grids))
-        finally:
-            self.outside = (0, 0)
 
     def outlined(
         self,
