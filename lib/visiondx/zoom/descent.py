@@ -205,9 +205,9 @@ def descend(
             break
         before, delta = w, update_direction(settings.update, gradient, moments, step)
         w = gradient_step(w, delta, settings.eta, settings.epsilon)
-        stay = torch.ones_like(rows, dtype=torch.bool)
-        if settings.update != "adam":  # whose moments may move it again
-            stay = (w != before).flatten(1).any(1) if w.ndim > 1 else w != before
+        stay = (w != before).reshape(len(w), -1).any(1)
+        if settings.update == "adam":  # whose moments may move a row again
+            stay = torch.ones_like(stay)
         if settings.stop_when == "flipped":
             stay &= ~crossed(p, objective.p, objective.original.task)
         if not stay.all():

@@ -78,7 +78,6 @@ class Interventions:
             self._drawn[name] = sides
         return sides
 
-    @torch.no_grad()
     def _draw(self, scenes, device: torch.device) -> Tensor:
         parts = torch.arange(len(scenes)).split(self.batch)
         return torch.cat([self.world.render(scenes[rows].to(device)).cpu() for rows in parts])
