@@ -22,3 +22,11 @@ def _seeded():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries still draw from it
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def gpu():
+    """New tensors are made on the GPU, if there is one: Triton compiles there, or interprets."""
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    yield
+    torch.set_default_device(None)

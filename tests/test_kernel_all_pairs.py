@@ -10,6 +10,7 @@ from visiondx.errors import InputError
 from visiondx.kernels import all_pairs, dispatch
 from visiondx.kernels.all_pairs import all_pairs_loss
 
+pytestmark = pytest.mark.usefixtures("gpu")
 BACKENDS = [
     "reference",
     "fused",

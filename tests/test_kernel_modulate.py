@@ -10,6 +10,7 @@ from visiondx.errors import InputError
 from visiondx.kernels.dispatch import triton
 from visiondx.kernels.modulate import demodulate_bias_act, demodulation, modulated_conv2d
 
+pytestmark = pytest.mark.usefixtures("gpu")
 BACKENDS = [
     "reference",
     "fused",

@@ -10,6 +10,7 @@ from visiondx.errors import InputError
 from visiondx.kernels import dispatch
 from visiondx.kernels.ssim import SSIMReference, ssim
 
+pytestmark = pytest.mark.usefixtures("gpu")
 BACKENDS = [
     "reference",
     "fused",
@@ -138,7 +139,7 @@ def test_a_missing_kernel_is_told_once(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert dispatch.choose("ssim", elsewhere) == "reference"
-        assert dispatch.choose("ssim", torch.empty(1)) == "fused"
+        assert dispatch.choose("ssim", torch.empty(1, device="cpu")) == "fused"
 
 
 def test_a_failing_kernel_is_told_and_replaced(monkeypatch):
