@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from standins import NAMES, ToyWorld
 from visiondx.errors import InputError
+from visiondx.memory import keep_memory
 from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import Tokenizer
 from visiondx.training.augment import augment
@@ -23,7 +24,6 @@ from visiondx.training.encoder import (
     train_tokenizer,
 )
 from visiondx.training.encoder_scores import evaluate_encoder
-from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 
 WORLD = ToyWorld()

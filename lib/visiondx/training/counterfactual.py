@@ -37,6 +37,7 @@ from torch import Tensor
 
 from visiondx.errors import InputError
 from visiondx.files import digest
+from visiondx.memory import keep_memory
 from visiondx.models.target import Target
 from visiondx.training.augment import augment
 from visiondx.training.counterfactual_bank import Bank, Renders, Round, to_bytes
@@ -48,7 +49,6 @@ from visiondx.training.loop import (
     step_seed,
     update_average,
 )
-from visiondx.training.memory import keep_memory
 from visiondx.training.precision import fast_autocast
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.fixed_edits import random_weights

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from visiondx.memory import keep_memory
 from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import PAD, Tokenizer
 from visiondx.training.augment import augment
@@ -29,7 +30,6 @@ from visiondx.training.loop import (
     step_seed,
     update_average,
 )
-from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 from visiondx.training.precision import fast_autocast
 

@@ -20,6 +20,7 @@ from torchvision.utils import save_image
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
+from visiondx.memory import keep_memory
 from visiondx.models.discriminator import Discriminator
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.stylegan2 import Generator, normalize_2nd_moment
@@ -31,7 +32,6 @@ from visiondx.training.loop import (
     update_average,
 )
 from visiondx.training.mapping import pretrain_mapping
-from visiondx.training.memory import keep_memory
 from visiondx.training.precision import fast_autocast
 from visiondx.training.regression import presence, regression_terms
 from visiondx.worlds.base import Attributes

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visiondx.memory import keep_memory
 from visiondx.models.judges import ARCHITECTURES, Judges
 from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
-from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 from visiondx.training.precision import fast_autocast
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from visiondx.errors import InputError
 from visiondx.losses import part_loss
+from visiondx.memory import keep_memory
 from visiondx.models.outputs import extent, overlap
 from visiondx.models.stylegan2 import normalize_2nd_moment
 from visiondx.models.target import Target
@@ -24,7 +25,6 @@ from visiondx.models.unet import build_keypoint_net, build_part_net
 from visiondx.stats import Estimate, bootstrap
 from visiondx.training.augment import grain, soften, tint
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
-from visiondx.training.memory import keep_memory
 from visiondx.training.precision import fast_autocast
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.parts import coverage

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from visiondx.memory import keep_memory
 from visiondx.models.recogniser import recogniser_target
 from visiondx.models.target import Target
 from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
-from visiondx.training.memory import keep_memory
 from visiondx.worlds.people import Album, People
 
 _ALBUMS = 710_000  # photographs for training are drawn apart from every other draw

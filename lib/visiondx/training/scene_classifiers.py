@@ -17,12 +17,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
+from visiondx.memory import keep_memory
 from visiondx.models.scene_classifier import MEAN, STD, build_scene_classifier
 from visiondx.models.target import Target, save_target
 from visiondx.training.adversarial import pgd
 from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, adamw, cosine, set_learning_rate, step_seed
-from visiondx.training.memory import keep_memory
 from visiondx.training.precision import fast_autocast
 from visiondx.worlds import scenes
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visiondx.errors import InputError
+from visiondx.memory import keep_memory
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.stylegan2 import normalize_2nd_moment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, update_average
-from visiondx.training.memory import keep_memory
 from visiondx.training.precision import fast_autocast
 from visiondx.training.regression import regression_terms
 from visiondx.worlds.base import Attributes, World

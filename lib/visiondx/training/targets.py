@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visiondx.errors import InputError
+from visiondx.memory import keep_memory
 from visiondx.models.classifier import build_classifier
 from visiondx.training.augment import augment
 from visiondx.training.loop import Trainer, cosine, set_learning_rate, step_seed
-from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 from visiondx.training.precision import fast_autocast
 from visiondx.worlds.base import Attributes

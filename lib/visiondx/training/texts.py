@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
+from visiondx.memory import keep_memory
 from visiondx.models.encoder import Encoder
 from visiondx.models.tokenizer import Tokenizer
 from visiondx.training.augment import augment
@@ -40,7 +41,6 @@ from visiondx.training.loop import (
     step_seed,
     update_average,
 )
-from visiondx.training.memory import keep_memory
 from visiondx.training.pool import Pool
 from visiondx.worlds.fillers import with_fillers
 

@@ -17,7 +17,7 @@ from visiondx.worlds.animals_shape import (
 )
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.portrait import background, frame, lit
-from visiondx.worlds.sdf import Canvas, both, ellipse, hsv, pick, rgb, ring, segment, union
+from visiondx.worlds.sdf import Canvas, both, circle, ellipse, hsv, pick, rgb, ring, segment, union
 
 FUR = (
     (0.96, 0.94, 0.91),
@@ -71,7 +71,7 @@ def draw_animal(
         a["collar_shade"][:, None, None, None] > 0.5, collar * 0.25, collar * 0.3 + 0.7
     )
     canvas.outlined(band, collar, "collar", rim, g.collar)
-    canvas.outlined(ellipse(x, y, 0.0, 0.82, 0.085, 0.085), tag, "collar", rim, g.collar)
+    canvas.outlined(circle(x, y, 0.0, 0.82, 0.085), tag, "collar", rim, g.collar)
     point = pointed_ear(mx, y, g)
     canvas.paint(point - rim, line, "ears", g.pointed_ears)
     canvas.paint(point, ear, "ears", g.pointed_ears)
@@ -99,13 +99,13 @@ def _eyes(
 ) -> None:
     """An iris that fills the eye, with a round pupil or an upright slit."""
     ink = rgb(fmx, *INK)
-    canvas.paint(ellipse(fmx, y, g.gap, g.ey, g.eye + 0.03, g.eye + 0.03), ink, "eyes")
-    canvas.paint(ellipse(fmx, y, g.gap, g.ey, g.eye, g.eye), pick(IRIS, a["eye_colour"]), "eyes")
+    canvas.paint(circle(fmx, y, g.gap, g.ey, g.eye + 0.03), ink, "eyes")
+    canvas.paint(circle(fmx, y, g.gap, g.ey, g.eye), pick(IRIS, a["eye_colour"]), "eyes")
     gaze = fx - g.gap * torch.sign(fx) - 0.015 * g.yaw
     wide = 0.092 - 0.056 * g.slit_pupils
     high = 0.092 + 0.050 * g.slit_pupils
     canvas.paint(ellipse(gaze, y, 0.0, g.ey, wide, high), ink, "eyes")
-    glint = ellipse(gaze, y, -0.065, g.ey - 0.062, 0.036, 0.036)
+    glint = circle(gaze, y, -0.065, g.ey - 0.062, 0.036)
     canvas.paint(glint, torch.ones_like(ink), "eyes")
 
 
@@ -136,7 +136,7 @@ def _snout(
     )
 
     stem = segment(fx, y, 0.0, g.ny, 0.0, g.ny + 0.115, 0.028)
-    omega = both(ring(ellipse(fmx, y, 0.085, g.ny + 0.10, 0.085, 0.085), 0.028), g.ny + 0.10 - y)
+    omega = both(ring(circle(fmx, y, 0.085, g.ny + 0.10, 0.085), 0.028), g.ny + 0.10 - y)
     smile = both(ring(ellipse(fx, y, 0.0, g.ny + 0.04, 0.20, 0.13), 0.03), g.ny + 0.07 - y)
     canvas.paint(union(stem, omega), lips, "mouth", g.cat)
     canvas.paint(union(stem, smile), lips, "mouth", 1 - g.cat)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.portrait import Point, in_picture
-from visiondx.worlds.sdf import both, ellipse, segment, union
+from visiondx.worlds.sdf import both, circle, ellipse, segment, union
 
 CENTRE = 0.04  # of the head
 FLOP = 0.145  # half the width of a floppy ear
@@ -69,7 +69,7 @@ def floppy_ear(mx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
 def marking(fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
     """None, a blaze down the forehead, goggles round both eyes or a cap."""
     blaze = segment(fx, y, 0.0, -0.60, 0.0, 0.10, 0.10)
-    goggles = ellipse(fmx, y, g.gap, g.ey, g.eye + 0.085, g.eye + 0.085)
+    goggles = circle(fmx, y, g.gap, g.ey, g.eye + 0.085)
     cap = y + 0.27 - 0.5 * fx * fx
     distance = torch.full_like(fx, 9.0)
     for kind, shape in enumerate((blaze, goggles, cap), 1):
@@ -87,10 +87,10 @@ def pattern(fx: Tensor, fmx: Tensor, y: Tensor, g: SimpleNamespace) -> Tensor:
         segment(fmx, y, w + 0.12, 0.34, w - 0.19, 0.31, 0.048),
     )
     spots = union(
-        ellipse(fmx, y, 0.11, -0.36, 0.080, 0.080),
-        ellipse(fmx, y, 0.29, -0.33, 0.066, 0.066),
-        ellipse(fmx, y, w - 0.11, 0.16, 0.070, 0.070),
-        ellipse(fmx, y, w - 0.19, 0.34, 0.080, 0.080),
+        circle(fmx, y, 0.11, -0.36, 0.080),
+        circle(fmx, y, 0.29, -0.33, 0.066),
+        circle(fmx, y, w - 0.11, 0.16, 0.070),
+        circle(fmx, y, w - 0.19, 0.34, 0.080),
     )
     flipped = fx * (2 * g.patch_side - 1)
     patches = union(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from visiondx.errors import InputError
+from visiondx.memory import keep_memory
 
 if TYPE_CHECKING:
     from visiondx.worlds.grammar import Grammar
@@ -170,6 +171,7 @@ class World:
     def render(self, attributes: Attributes, size: int | None = None) -> Tensor:
         """Images (B, 3, size, size) in [0, 1]; differentiable in the continuous attributes."""
         size = self.size if size is None else size
+        keep_memory()
         rows = self.chunk * torch.get_num_threads()
         return torch.cat([self.draw(part, size) for part in attributes.split(rows)])
 

@@ -13,7 +13,19 @@ from torch import Tensor
 
 from visiondx.worlds.base import Attributes
 from visiondx.worlds.portrait import Point, background, frame, in_picture, lit
-from visiondx.worlds.sdf import Canvas, both, box, ellipse, hsv, pick, rgb, ring, segment, union
+from visiondx.worlds.sdf import (
+    Canvas,
+    both,
+    box,
+    circle,
+    ellipse,
+    hsv,
+    pick,
+    rgb,
+    ring,
+    segment,
+    union,
+)
 
 SKIN = (
     (1.00, 0.91, 0.86),
@@ -159,9 +171,7 @@ def _age_marks(
     rosy = skin * 0.6 + 0.4 * rgb(skin, 0.95, 0.30, 0.30)
     canvas.paint(ellipse(fmx, y, 0.27, 0.26, 0.085, 0.065), rosy, "face", 0.9 * (g.age < 11.5))
     teen = ((g.age > 11.5) & (g.age < 19)).to(fx.dtype)
-    freckle = union(
-        ellipse(fmx, y, 0.24, 0.22, 0.02, 0.02), ellipse(fmx, y, 0.31, 0.25, 0.02, 0.02)
-    )
+    freckle = union(circle(fmx, y, 0.24, 0.22, 0.02), circle(fmx, y, 0.31, 0.25, 0.02))
     canvas.paint(freckle, skin * 0.55, "face", teen)
     mid, old, very = (((g.age - t) / 4).clamp(0, 1) for t in (41, 54, 66))
     crease = skin * 0.50
@@ -220,8 +230,8 @@ def _eyes(
     canvas.paint(white, torch.ones_like(dark), "eyes")
     gaze = fx - g.gap * torch.sign(fx) - 0.012 * g.yaw
     r = 0.052 * g.eye
-    canvas.paint(ellipse(gaze, y, 0.0, g.ey, r, r), pick(IRIS, a["eye_colour"]), "eyes")
-    canvas.paint(ellipse(gaze, y, 0.0, g.ey, 0.5 * r, 0.5 * r), dark, "eyes")
+    canvas.paint(circle(gaze, y, 0.0, g.ey, r), pick(IRIS, a["eye_colour"]), "eyes")
+    canvas.paint(circle(gaze, y, 0.0, g.ey, 0.5 * r), dark, "eyes")
 
 
 def face_keypoints(a: Attributes) -> Tensor:

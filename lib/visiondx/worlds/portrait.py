@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visiondx.worlds.base import Attributes
-from visiondx.worlds.sdf import Canvas, Number, coordinates, ellipse, hsv, warmth
+from visiondx.worlds.sdf import Canvas, Number, circle, coordinates, hsv, warmth
 
 Point = tuple[Number, Number]
 
@@ -49,7 +49,7 @@ def background(
     low = hsv((a["background_hue"] + 0.10 * a["background_fade"]) % 1, saturations[1], value)
     canvas = Canvas(torch.lerp(top, low, (v * 0.5 + 0.5)[None, None]), pixel, keep_parts)
     x, y, r = (a[f"clutter_{k}"][:, None, None] for k in ("x", "y", "size"))
-    canvas.paint(ellipse(u[None], v[None], x, y, r, r), hsv(a["clutter_hue"], 0.5, 0.75))
+    canvas.paint(circle(u[None], v[None], x, y, r), hsv(a["clutter_hue"], 0.5, 0.75))
     return canvas
 
 

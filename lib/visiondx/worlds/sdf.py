@@ -15,6 +15,21 @@ from torch import Tensor
 Number = float | Tensor
 
 
+def _like(number: Number, grid: Tensor) -> Tensor:
+    """A number as a tensor that broadcasts with a grid."""
+    return number if isinstance(number, Tensor) else grid.new_full((), number)
+
+
+def _from(line: Tensor, centre: Number) -> Tensor:
+    """Coordinates as seen from a centre, which often is 0."""
+    return line if isinstance(centre, float) and centre == 0 else line - centre
+
+
+def _length(u: Tensor, v: Tensor) -> Tensor:
+    """√(u² + v²), with a gradient at 0."""
+    return torch.sqrt(torch.addcmul(torch.addcmul(_like(1e-12, u), u, u), v, v))
+
+
 def coordinates(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The picture's x and y (size, size) at the middle of each pixel."""
     line = (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) * (2 / size) - 1
@@ -24,27 +39,33 @@ def coordinates(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def ellipse(x: Tensor, y: Tensor, cx: Number, cy: Number, rx: Number, ry: Number) -> Tensor:
     """Axis-aligned ellipse: the implicit function over the length of its gradient."""
-    u, v = x - cx, y - cy
-    u, v = u * u + 1e-9, v * v  # squares: few passes, for most of a picture is ellipses
-    p, q = 1 / (rx * rx), 1 / (ry * ry)
-    squared = u * p + v * q
-    return (squared - torch.sqrt(squared)) * torch.rsqrt(u * (p * p) + v * (q * q))
+    u, v = _from(x, cx), _from(y, cy)
+    u, v = torch.addcmul(_like(1e-9, u), u, u), v * v  # few passes: most of a picture is ellipses
+    p, q = _like(1 / (rx * rx), u), _like(1 / (ry * ry), u)
+    squared = torch.addcmul(u * p, v, q)
+    return (squared - torch.sqrt(squared)) * torch.rsqrt(torch.addcmul(u * (p * p), v, q * q))
+
+
+def circle(x: Tensor, y: Tensor, cx: Number, cy: Number, r: Number) -> Tensor:
+    """An ellipse with equal radii."""
+    return _length(_from(x, cx), _from(y, cy)) - r
 
 
 def box(x: Tensor, y: Tensor, cx: Number, cy: Number, hx: Number, hy: Number) -> Tensor:
     """Axis-aligned box of half-sizes hx, hy (corners by the larger of the two distances)."""
-    return torch.maximum((x - cx).abs() - hx, (y - cy).abs() - hy)
+    return torch.maximum(_from(x, cx).abs() - hx, _from(y, cy).abs() - hy)
 
 
 def segment(
     x: Tensor, y: Tensor, ax: Number, ay: Number, bx: Number, by: Number, r: Number
 ) -> Tensor:
     """A line from (ax, ay) to (bx, by) with round ends and radius r."""
-    dx, dy = bx - ax, by - ay
-    px, py = x - ax, y - ay
-    t = ((px * dx + py * dy) / (dx * dx + dy * dy)).clamp(0, 1)
-    ex, ey = px - t * dx, py - t * dy
-    return torch.sqrt(ex * ex + ey * ey + 1e-12) - r
+    dx, dy = _like(bx - ax, x), _like(by - ay, x)
+    px, py = _from(x, ax), _from(y, ay)
+    square = dx * dx + dy * dy
+    t = torch.addcmul(px * (dx / square), py, dy / square).clamp(0, 1)
+    ex, ey = torch.addcmul(px, t, dx, value=-1), torch.addcmul(py, t, dy, value=-1)
+    return _length(ex, ey) - r
 
 
 def ring(distance: Tensor, r: Number) -> Tensor:
@@ -99,7 +120,10 @@ class Canvas:
     ) -> None:
         """Paint a shape; colour (B, 3, 1, 1), opacity in [0, 1], None: 1."""
         alpha = coverage(distance, self.steepness, opacity)
-        self.image = torch.lerp(self.image, colour, alpha[:, None])
+        if self.image.requires_grad or colour.requires_grad or alpha.requires_grad:
+            self.image = torch.lerp(self.image, colour, alpha[:, None])
+        else:  # in place: half the memory to walk through
+            self.image.lerp_(colour, alpha[:, None])
         if self.parts is not None:
             for name in self.parts:
                 if name != part:

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
+from visiondx.memory import keep_memory
 from visiondx.stats import Estimate, bootstrap
-from visiondx.training.memory import keep_memory
 from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
 from visiondx.zoom.estimate import edit_relevance
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
-from visiondx.training.memory import keep_memory
+from visiondx.memory import keep_memory
 from visiondx.zoom.descent import check_finite, frozen
 from visiondx.zoom.directions import (
     Directions,

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
-from visiondx.training.memory import keep_memory
+from visiondx.memory import keep_memory
 
 CPU_BATCH = 64  # more is no faster
 CUDA_BATCH = 1024

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write
+from visiondx.memory import keep_memory
 from visiondx.models import zoo
-from visiondx.training.memory import keep_memory
 
 KEPT = "-relevance"  # a kept M is called "<world>-relevance" in the zoo
 REACH = 2.5  # deviations that a channel is pushed from its mean; StyleCLIP: 5
