@@ -26,9 +26,9 @@ def plot_examples(
     generators: Mapping[str, object],
     encoder,
     *,
-    settings: SearchSettings,
+    settings: Mapping[str, SearchSettings],
     directions: str,
-    channels: int,
+    channels: Mapping[str, int],
     images: int = 4,
     seed: int = 100,
 ) -> Figure:
@@ -38,8 +38,9 @@ def plot_examples(
     above the pictures the classifier's probabilities, beside them the margin.
 
     Args:
-        table: rows of a ``planted_frame``. worlds, generators: by the name of a world.
-        settings, directions, channels: see ``diagnose``. images: searched, of this seed.
+        table: rows of a ``planted_frame``.
+        worlds, generators, settings, channels: by the name of a world; see ``diagnose``.
+        images: searched, of this seed.
     """
     pictures, titles, rows = [], [], []
     for _, row in table.iterrows():
@@ -68,6 +69,9 @@ def _strip(
     worlds: Mapping[str, object],
     generators: Mapping[str, object],
     encoder,
+    *,
+    settings: Mapping[str, SearchSettings],
+    channels: Mapping[str, int],
     **how,
 ) -> tuple[Tensor, list[str]]:
     """Original and strongest counterfactual for each of two attributes, and what stands above."""
@@ -80,6 +84,8 @@ def _strip(
         generators[world.name],
         encoder,
         consistency=label_prompts(world, target),
+        settings=settings[world.name],
+        channels=channels[world.name],
         **how,
     ).result
     pictures, titles = [], []
