@@ -1,12 +1,14 @@
-"""Keep freed memory in the process: on the CPU this makes training up to half as fast again."""
+"""Keep freed memory in the process: on the CPU this makes training and drawing much faster."""
 
 import ctypes
 import sys
+from functools import cache
 
 # glibc's malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
+@cache  # once in a process: every render asks for it
 def keep_memory() -> bool:
     """Tell glibc to reuse large blocks instead of returning them to the system.
 
