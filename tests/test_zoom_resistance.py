@@ -270,3 +270,15 @@ def test_rates_and_changes_resample_seeds_first():
     assert frame["raw"].tolist() == [0.5, 0.75]
     assert frame["kept"].tolist() == [1, 1]
     assert frame["edit"].tolist() == ["a", "b"]
+
+
+def test_truncation_is_of_the_styles_and_of_the_kept_name(tmp_path):
+    generator = GridGenerator()
+    run = partial(
+        search_seeds, generator, Target(GridClassifier(WEIGHTS)), None, along(generator, 0, 3),
+        (4, 5), 6, SETTINGS, folder=tmp_path,
+    )  # fmt: skip
+    run()
+    found, _ = run(truncation=0.5)  # not what was kept of the whole styles
+    styles = torch.cat([generator.sample_styles(6, seed, 0.5) for seed in (4, 5)])
+    assert torch.equal(found.styles, styles)

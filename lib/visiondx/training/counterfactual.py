@@ -18,7 +18,8 @@ Choices, and what they are about:
   average over the views. Where it is unsure they are noise, a matter of the edits themselves; there
   the label is what the target as it is now says, so that it is free to decide, but must decide.
 - Constancy. Cross-entropy alone is slow to make two views alike that are on one side already; the
-  variance of the logit over the two is added to it.
+  variance of the logit over the two is added to it. Not too much: at a weight of 1 all logits
+  became 0.
 - Augmentation, and the running average of the weights. What goes wrong is that the bank is known by
   heart: without them two and a half thousand images became constant and fresh ones hardly.
 - Batch norm keeps the statistics of the regular training: the module stays in eval mode, in which
@@ -87,13 +88,13 @@ class CounterfactualConfig:
     """
 
     rounds: int = 8
-    images: int = 384
+    images: int = 1000
     search: SearchSettings = SEARCH
-    steps: int = 150
+    steps: int = 220
     drawn: int = 32
     renders: int = 32
-    share: float = 0.6
-    constancy: float = 0.2
+    share: float = 0.75
+    constancy: float = 0.3
     lr: float = 1.5e-3
     augmentation: float = 0.5
     average: float = 0.98

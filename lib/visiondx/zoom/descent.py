@@ -39,6 +39,12 @@ class SearchSettings:
             1 - f(x) (Eq. 5), which leaves an undecided image where it is.
         starts: initial w; with several, each pair keeps its most counterfactual one. From 0 the
             search often stays: an edit shows only after some deviations, so its slope is flat.
+        toggle: starts change sign where CLIP sees the attribute in the original already, so that
+            positive ones take it away there and add it elsewhere, as an intervention does; see
+            ``zoom.search.toggles``. Of single-attribute searches only.
+        growth: alpha is multiplied by it at every step. With ``stop_when="flipped"``, images that
+            withstand are pushed ever harder, as Carlini and Wagner (2017) raise their constant,
+            and the others keep their mild edits.
         batch: pairs synthesised at once, at most; None chooses by the device (see ``zoom.memory``).
             Where memory runs out it is halved. It changes results by rounding only, which a search
             with long steps can amplify.
@@ -57,6 +63,8 @@ class SearchSettings:
     gamma: float = 1.0
     hard: bool = False
     starts: tuple[float, ...] = (-4.0, 4.0)
+    toggle: bool = False
+    growth: float = 1.0
     batch: int | None = None
     update: str = "gradient"
     stop_when: str | None = None
@@ -71,6 +79,8 @@ class SearchSettings:
         for name in ("alpha", "beta", "gamma"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        if not self.growth >= 1:
+            raise InputError(f"growth must be 1 or more, got {self.growth}.")
         if not self.starts or max(map(abs, self.starts)) > self.epsilon:
             raise InputError(
                 f"starts must hold values within ±epsilon = {self.epsilon}, got {self.starts}."
@@ -167,7 +177,8 @@ class Objective:
                 terms["struct"] = struct_loss(edited, self.ssim)
             if self.hold:
                 terms["attr"] = attr_loss(self.hold.logits(edited), self.zero_shot)
-            weights = {"target": settings.alpha, "struct": settings.beta, "attr": settings.gamma}
+            alpha = settings.alpha * settings.growth**step
+            weights = {"target": alpha, "struct": settings.beta, "attr": settings.gamma}
             loss = total_loss(terms, {name: weights[name] for name in terms}, step)  # Eq. 4
             (gradient,) = torch.autograd.grad(loss.sum(), w)
         check_finite({"gradient": gradient}, f"at step {step}", place)

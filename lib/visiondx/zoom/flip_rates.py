@@ -81,6 +81,7 @@ def flip_rates(
     images: int,
     settings: SearchSettings,
     folder: str | Path | None = None,
+    truncation: float = 1.0,
 ) -> FlipRates:
     """Search fresh images of every seed, and judge the first flip of each.
 
@@ -89,6 +90,7 @@ def flip_rates(
     Args:
         target: an embedded one, whose config names its label. world: the one it was trained on.
         images: of each seed. folder: finished seeds are kept there, so that a long run resumes.
+        truncation: of the styles, see ``StyleGenerator.sample_styles``.
 
     Raises:
         InputError: a target without a label, or what ``multi_search`` refuses.
@@ -99,7 +101,7 @@ def flip_rates(
     settings = replace(settings, stop_when="flipped")
     hold = label_prompts(world, target)
     result, drawn = search_seeds(
-        generator, target, encoder, directions, seeds, images, settings, hold, folder
+        generator, target, encoder, directions, seeds, images, settings, hold, folder, truncation
     )
     result = result.at_first_flip()
     return FlipRates(

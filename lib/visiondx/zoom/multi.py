@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from visiondx.errors import InputError
 from visiondx.zoom.descent import (
     Consistency,
     Objective,
@@ -52,6 +53,8 @@ def multi_search(
         FloatingPointError: a NaN or infinity, with its step and its term.
     """
     check_styles(styles, directions)
+    if settings.toggle:
+        raise InputError("toggle is of single-attribute searches: give starts alone.")
     styles = styles.detach()
     hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
     images = len(styles) * len(settings.starts)

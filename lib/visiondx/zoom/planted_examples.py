@@ -26,9 +26,9 @@ def plot_examples(
     generators: Mapping[str, object],
     encoder,
     *,
-    settings: Mapping[str, SearchSettings],
+    settings: SearchSettings,
     directions: str,
-    channels: Mapping[str, int],
+    channels: int,
     images: int = 4,
     seed: int = 100,
 ) -> Figure:
@@ -39,7 +39,8 @@ def plot_examples(
 
     Args:
         table: rows of a ``planted_frame``.
-        worlds, generators, settings, channels: by the name of a world; see ``diagnose``.
+        worlds, generators: by the name of a world. settings, directions, channels: see
+            ``diagnose``.
         images: searched, of this seed.
     """
     pictures, titles, rows = [], [], []
@@ -69,9 +70,6 @@ def _strip(
     worlds: Mapping[str, object],
     generators: Mapping[str, object],
     encoder,
-    *,
-    settings: Mapping[str, SearchSettings],
-    channels: Mapping[str, int],
     **how,
 ) -> tuple[Tensor, list[str]]:
     """Original and strongest counterfactual for each of two attributes, and what stands above."""
@@ -84,8 +82,6 @@ def _strip(
         generators[world.name],
         encoder,
         consistency=label_prompts(world, target),
-        settings=settings[world.name],
-        channels=channels[world.name],
         **how,
     ).result
     pictures, titles = [], []

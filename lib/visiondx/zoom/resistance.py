@@ -108,12 +108,14 @@ def search_seeds(
     settings: SearchSettings,
     consistency: Sequence[str] | None = None,
     folder: str | Path | None = None,
+    truncation: float = 1.0,
 ) -> tuple[MultiResult, Tensor]:
     """The multi-attribute search from fresh images of every seed, as one result.
 
     Args:
         images: of each seed. folder: finished seeds are kept there, so that a long run resumes.
             Small ones are searched together, which changes a seed's results by rounding only.
+        truncation: of the styles, see ``StyleGenerator.sample_styles``.
 
     Returns:
         The result of all B images, and the seed of each (B,).
@@ -122,7 +124,7 @@ def search_seeds(
         InputError, FloatingPointError: see ``multi_search``.
     """
     key = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
-    key += [digest(delta_s=directions.delta_s), consistency]
+    key += [truncation, digest(delta_s=directions.delta_s), consistency]
     key += [getattr(encoder, "fingerprint", None)] * bool(consistency)
 
     def kept(seed: int) -> Path | None:
@@ -137,7 +139,7 @@ def search_seeds(
     missing = [seed for seed in seeds if seed not in parts]
     size = max(1, TOGETHER // images)
     for some in tqdm([missing[i : i + size] for i in range(0, len(missing), size)], desc="seeds"):
-        styles = torch.cat([generator.sample_styles(images, seed) for seed in some])
+        styles = torch.cat([generator.sample_styles(images, seed, truncation) for seed in some])
         found = multi_search(generator, target, encoder, directions, styles, settings, consistency)
         for index, seed in enumerate(some):
             own = found.of(slice(index * images, (index + 1) * images), seed)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from visiondx.errors import InputError
 from visiondx.zoom.descent import (
     Consistency,
     Objective,
@@ -27,7 +28,16 @@ from visiondx.zoom.memory import Batch
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.tasks import task_of
 
-__all__ = ["Consistency", "SearchSettings", "frozen", "gradient_step", "search", "search_pairs"]
+__all__ = [
+    "Consistency",
+    "SearchSettings",
+    "frozen",
+    "gradient_step",
+    "search",
+    "search_pairs",
+    "toggles",
+]
+LOOKED = 64  # originals at once, without gradient
 
 
 def search(
@@ -44,20 +54,21 @@ def search(
 
     Args:
         generator: ``synthesize(styles) -> images``. target: ``logit(images) -> (B,)``, see Target.
-        encoder: used for the consistency prompts only; may be None without them.
+        encoder: used for consistency prompts and ``settings.toggle``; may be None without them.
         directions: N attributes. styles: (B, c_S) of the original images.
         consistency: (present, absent) prompts of the target's own attribute (Eq. 8), or None.
         seed: where the styles came from; kept with the result.
 
     Raises:
-        InputError: styles of the wrong shape, impossible settings or consistency prompts, or a
-            single image does not fit into memory.
+        InputError: styles of the wrong shape, impossible settings or consistency prompts, toggle
+            without an encoder, or a single image does not fit into memory.
         FloatingPointError: a NaN or infinity, with its step and its term.
     """
     settings = settings or SearchSettings()
     check_styles(styles, directions)
     styles = styles.detach()
     delta_s = directions.delta_s.to(styles)
+    sides = toggles(generator, encoder, directions, styles) if settings.toggle else None
     p_original, w, p = search_pairs(
         generator,
         target,
@@ -67,6 +78,7 @@ def search(
         lambda w, image, attribute: styles[image] + w[:, None] * delta_s[attribute],  # Eq. 3
         settings,
         consistency,
+        sides,
     )
     return SearchResult.from_trajectories(
         directions=directions,
@@ -91,6 +103,7 @@ def search_pairs(
     edit: Callable[[Tensor, Tensor, Tensor], Tensor],
     settings: SearchSettings,
     consistency: Sequence[str] | None = None,
+    sides: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """f(x) (B,), and w and f(x̂) of every step (T + 1, B, N) of all pairs, on the CPU.
 
@@ -102,6 +115,8 @@ def search_pairs(
         edit: (w, image, attribute), (R,) each -> styles (R, …) of these pairs' x̂; image and
             attribute are indices.
     """
+    if settings.toggle and sides is None:
+        raise InputError("toggle is of searches by words, which know what CLIP sees: drop it.")
     hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
     pairs = len(styles) * len(attributes) * len(settings.starts)
     with (
@@ -112,7 +127,8 @@ def search_pairs(
 
         def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
             objective = Objective(generator, target, styles[first:last], settings, hold, first)
-            return objective.p.cpu(), *_search(objective, attributes, edit, first, batch, bar)
+            own = None if sides is None else sides[first:last]
+            return objective.p.cpu(), *_search(objective, attributes, edit, own, first, batch, bar)
 
         chunks = batch.split(len(styles), some, bar)
     p_original, w, p = zip(*chunks, strict=True)
@@ -123,6 +139,7 @@ def _search(
     objective: Objective,
     attributes: Sequence[str],
     edit: Callable,
+    sides: Tensor | None,
     first: int,
     batch: Batch,
     bar: tqdm,
@@ -142,6 +159,8 @@ def _search(
             return f"{attributes[attribute[row]]!r}, image {first + int(image[row])}"
 
         w = p_original.new_tensor(settings.starts)[begin]
+        if sides is not None:
+            w = w * sides[image, attribute]
         return descend(objective.index(image), w, move, place, bar)
 
     paths = batch.split(len(pairs), some, bar)
@@ -149,3 +168,23 @@ def _search(
     reached = (p - p_original[:, None, None]).abs().amax(0)  # (B, N, starts)
     best = reached.argmax(2)[None, :, :, None].expand(len(w), -1, -1, 1)
     return tuple(path.gather(3, best).squeeze(3).cpu() for path in (w, p))
+
+
+@torch.no_grad()
+def toggles(generator, encoder, directions: Directions, styles: Tensor) -> Tensor:
+    """-1 where CLIP sees an attribute in an image, +1 where it does not: (B, N).
+
+    It sees it where e(x)·Δt > 0: there the image fits the attribute's sentence better than the
+    neutral one.
+
+    Args:
+        directions: N attributes. styles: (B, c_S).
+
+    Raises:
+        InputError: no encoder.
+    """
+    if encoder is None:
+        raise InputError("toggle asks the encoder what is in the originals: pass one.")
+    parts = styles.split(LOOKED)
+    e = torch.cat([encoder.embed_images(generator.synthesize(part)) for part in parts])
+    return 1 - 2 * (e @ directions.delta_t.to(e).T > 0).to(styles.dtype)
