@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +5,6 @@ from pytorch_msssim import ssim
 
 from visiondx.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.directions import text_directions
-from visiondx.zoom.multi import multi_search
 from visiondx.zoom.search import SearchSettings, gradient_step, search
 from zoom_standins import (
     NEUTRAL,
@@ -302,44 +298,6 @@ def test_styles_and_prompts_are_checked():
         search(generator, Target(GridClassifier({})), None, along(generator, 0), torch.zeros(2, 5))
     with pytest.raises(InputError, match="two prompts"):
         run({0: 1.0}, consistency=("one",))
-
-
-def test_toggle_takes_away_what_clip_sees_and_adds_the_rest():
-    generator, encoder, channels = GridGenerator(), GridEncoder(), (0, 3, 11)
-    plain = along(generator, *channels)
-    delta_t = text_directions(encoder, plain.attributes, NEUTRAL)
-    directions = replace(plain, delta_t=delta_t)
-    styles = generator.sample_styles(9, 4)
-    settings = SearchSettings(steps=1, eta=1e-9, starts=(2.0,), toggle=True)
-    target = Target(GridClassifier({0: 20.0}))
-    found = search(generator, target, encoder, directions, styles, settings)
-    # by hand: e is (1, 4 cells) at unit length, a prompt (1, …, 1 at its cell), the neutral one 1
-    read = 4 * cells(generator.synthesize(styles))
-    e = F.normalize(torch.cat([torch.ones(9, 1), read], 1), dim=1)
-    half = 0.5**0.5
-    seen = e[:, 0, None] * (half - 1) + e[:, [1 + c for c in channels]] * half > 0
-    assert seen.any()
-    assert not seen.all()
-    assert torch.allclose(found.trajectory_w[0], torch.where(seen, -2.0, 2.0))
-
-
-def test_toggle_takes_each_start_and_keeps_the_better():
-    generator, encoder = GridGenerator(), GridEncoder()
-    directions = along(generator, 0, 3)  # Δt is zero: CLIP sees nothing, so all is added
-    settings = SearchSettings(steps=1, eta=1e-9, starts=(1.0, 3.0), toggle=True)
-    target = Target(GridClassifier({0: 20.0}))
-    styles = generator.sample_styles(4, 4)
-    found = search(generator, target, encoder, directions, styles, settings)
-    assert torch.equal(found.w[:, 0], torch.full((4,), 3.0))
-
-
-def test_toggle_needs_an_encoder():
-    generator, target = GridGenerator(), Target(GridClassifier({0: 20.0}))
-    chosen, styles = SearchSettings(toggle=True), generator.sample_styles(2, 0)
-    with pytest.raises(InputError, match="pass one"):
-        search(generator, target, None, along(generator, 0), styles, chosen)
-    with pytest.raises(InputError, match="single-attribute"):
-        multi_search(generator, target, None, along(generator, 0), styles, chosen)
 
 
 def test_growth_multiplies_alpha_at_every_step():

@@ -41,7 +41,7 @@ class SearchSettings:
             search often stays: an edit shows only after some deviations, so its slope is flat.
         toggle: starts change sign where CLIP sees the attribute in the original already, so that
             positive ones take it away there and add it elsewhere, as an intervention does; see
-            ``zoom.search.toggles``. Of single-attribute searches only.
+            ``zoom.toggle``. Of single-attribute searches only.
         growth: alpha is multiplied by it at every step. With ``stop_when="flipped"``, images that
             withstand are pushed ever harder, as Carlini and Wagner (2017) raise their constant,
             and the others keep their mild edits.

@@ -139,6 +139,7 @@ def diagnose(
     threshold: float | Sequence[float] | None = None,
     channels: int = CHANNELS,
     sided: str = "two",
+    stretched: Sequence[float] | None = None,
     templates: Sequence[str] | None = None,
     truncation: float = 1.0,
     M: Tensor | None = None,
@@ -155,6 +156,7 @@ def diagnose(
         images: how many generated images are searched. seed: of these images.
         directions: "relevance" (M, the paper's) or "gradient", see ``edit_directions``.
         threshold: λ of Eq. 2; None gives each attribute its ``channels`` most relevant channels.
+        stretched: factors of the edits' lengths, see ``zoom.toggle``; None: all 1.
         M: the relevance matrix; None takes the shipped one or computes it (minutes).
         world: with it, the true sensitivities of the prompts that it knows are measured too.
         known: prompt -> the world's attribute, for prompts that its grammar does not say.
@@ -189,6 +191,8 @@ def diagnose(
         templates=templates,
         M=M,
     )
+    if stretched is not None:
+        found = found.stretched(stretched)
     styles = generator.sample_styles(images, seed, truncation)
     result = search(generator, target, encoder, found, styles, settings, consistency, seed)
     sensitivity = Sensitivity.from_search(result)

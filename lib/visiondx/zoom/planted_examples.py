@@ -29,6 +29,7 @@ def plot_examples(
     settings: SearchSettings,
     directions: str,
     channels: int,
+    stretched: Mapping[str, Mapping[str, float]],
     images: int = 4,
     seed: int = 100,
 ) -> Figure:
@@ -40,7 +41,7 @@ def plot_examples(
     Args:
         table: rows of a ``planted_frame``.
         worlds, generators: by the name of a world. settings, directions, channels: see
-            ``diagnose``.
+            ``diagnose``. stretched: by the names of a world and an attribute.
         images: searched, of this seed.
     """
     pictures, titles, rows = [], [], []
@@ -55,6 +56,7 @@ def plot_examples(
             settings=settings,
             directions=directions,
             channels=channels,
+            stretched=stretched,
             images=images,
             seed=seed,
         )
@@ -70,18 +72,21 @@ def _strip(
     worlds: Mapping[str, object],
     generators: Mapping[str, object],
     encoder,
+    stretched: Mapping[str, Mapping[str, float]],
     **how,
 ) -> tuple[Tensor, list[str]]:
     """Original and strongest counterfactual for each of two attributes, and what stands above."""
     target = Target.load(name)
     world = worlds[target.config["world"]]
+    asked = list(dict.fromkeys(attributes))
     found = diagnose(
         target,
-        [world.prompt(a) for a in dict.fromkeys(attributes)],
+        [world.prompt(a) for a in asked],
         world.grammar.neutral,
         generators[world.name],
         encoder,
         consistency=label_prompts(world, target),
+        stretched=[stretched[world.name][a] for a in asked],
         **how,
     ).result
     pictures, titles = [], []

@@ -6,7 +6,7 @@ It *matters* to a target if its true sensitivity, measured by intervention, is a
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -68,6 +68,7 @@ def run_case(
     *,
     directions: str = "relevance",
     channels: int = CHANNELS,
+    stretched: Mapping[str, float] | None = None,
     seeds: Sequence[int],
     images: int,
     settings: SearchSettings,
@@ -82,7 +83,8 @@ def run_case(
         interventions: the truth, of the world that the target was trained on, and the generator
             on its renders; all of its targets share them.
         attributes: the world's names; they are asked for in the world's plain prompts.
-        M, directions, channels: see ``diagnose``.
+        M, directions, channels: see ``diagnose``. stretched: factors by attribute, the label's
+            among them.
         images: of each seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
@@ -96,6 +98,7 @@ def run_case(
     prompts = [world.prompt(a) for a in asked]
     weights = fingerprint(name)
     truth = interventions.sensitivity(target, asked)
+    factors = [stretched[a] for a in asked] if stretched else None
     words = [prompts, world.grammar.neutral, held]
     models = [generator.fingerprint, encoder.fingerprint]
     parts = []
@@ -114,11 +117,22 @@ def run_case(
                 settings=settings,
                 directions=directions,
                 channels=channels,
+                stretched=factors,
                 M=M,
             )
             return found.sensitivity.renamed(asked)
 
-        key = [weights, words, images, seed, asdict(settings), directions, channels, *models]
+        key = [
+            weights,
+            words,
+            images,
+            seed,
+            asdict(settings),
+            directions,
+            channels,
+            factors,
+            *models,
+        ]
         parts.append(kept_sensitivity(folder, json.dumps(key), measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label, world.name)
 

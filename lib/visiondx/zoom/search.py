@@ -27,6 +27,7 @@ from visiondx.zoom.directions import Directions
 from visiondx.zoom.memory import Batch
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.tasks import task_of
+from visiondx.zoom.toggle import toggles
 
 __all__ = [
     "Consistency",
@@ -35,9 +36,7 @@ __all__ = [
     "gradient_step",
     "search",
     "search_pairs",
-    "toggles",
 ]
-LOOKED = 64  # originals at once, without gradient
 
 
 def search(
@@ -168,23 +167,3 @@ def _search(
     reached = (p - p_original[:, None, None]).abs().amax(0)  # (B, N, starts)
     best = reached.argmax(2)[None, :, :, None].expand(len(w), -1, -1, 1)
     return tuple(path.gather(3, best).squeeze(3).cpu() for path in (w, p))
-
-
-@torch.no_grad()
-def toggles(generator, encoder, directions: Directions, styles: Tensor) -> Tensor:
-    """-1 where CLIP sees an attribute in an image, +1 where it does not: (B, N).
-
-    It sees it where e(x)·Δt > 0: there the image fits the attribute's sentence better than the
-    neutral one.
-
-    Args:
-        directions: N attributes. styles: (B, c_S).
-
-    Raises:
-        InputError: no encoder.
-    """
-    if encoder is None:
-        raise InputError("toggle asks the encoder what is in the originals: pass one.")
-    parts = styles.split(LOOKED)
-    e = torch.cat([encoder.embed_images(generator.synthesize(part)) for part in parts])
-    return 1 - 2 * (e @ directions.delta_t.to(e).T > 0).to(styles.dtype)
