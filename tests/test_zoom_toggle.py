@@ -1,4 +1,4 @@
-"""What CLIP sees is taken away, what it does not see is added; weak edits are stretched."""
+"""What CLIP sees is taken away, what it does not see is added, by the mildest edit that shows."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,21 +11,21 @@ from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.directions import text_directions
+from visiondx.zoom.estimate import edit_directions
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.relevance import relevance
 from visiondx.zoom.search import SearchSettings, search
-from visiondx.zoom.toggle import stretches, toggles
+from visiondx.zoom.toggle import switching_edits, toggles
 from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, along, cells, prompt
 
 CHANNELS = (0, 3, 11)
 HALF = 0.5**0.5
 
 
-def seeing(generator, lengths=(1.0, 1.0, 1.0)):
-    """Exact edits of three cells, with their Δt, so many times their usual length."""
+def seeing(generator):
+    """Exact edits of three cells, with their Δt."""
     plain = along(generator, *CHANNELS)
-    delta_t = text_directions(GridEncoder(), plain.attributes, NEUTRAL)
-    return replace(plain, delta_t=delta_t).stretched(lengths)
+    return replace(plain, delta_t=text_directions(GridEncoder(), plain.attributes, NEUTRAL))
 
 
 def scores(generator, styles):
@@ -75,70 +75,76 @@ def test_toggle_needs_an_encoder_and_single_attributes():
         multi_search(generator, target, None, along(generator, 0), styles, chosen)
 
 
-def test_stretches_take_the_least_weight_that_shows():
-    """The same edit at a third of the length needs three times the weight."""
-    generator, encoder, weights = GridGenerator(), GridEncoder(), (2.0, 4.0, 6.0, 8.0)
-    styles = generator.sample_styles(24, 1)
-    directions = seeing(generator, (1.0, 1 / 3, 1e-3))
+OPTIONS = [(1, 2.0), (1, 4.0), (2, 4.0)]  # channels, weight
+
+
+@pytest.fixture(scope="module")
+@torch.no_grad()
+def scene():
+    """M, prompts, images, and what each option gains of each attribute's own score (N, 3)."""
+    generator, encoder = GridGenerator(), GridEncoder()
+    M = relevance(generator, encoder, 4, cache=None)
+    prompts, styles = [prompt(c) for c in CHANNELS], generator.sample_styles(24, 1)
     before = scores(generator, styles)
     sides = torch.where(before > 0, -1.0, 1.0)
-    gains = torch.stack(
-        [
-            torch.stack(
-                [scores(generator, styles + w * sides[:, n, None] * row)[:, n] for w in weights]
-            )
-            for n, row in enumerate(directions.delta_s)
-        ]
-    )  # (N, weights, B)
-    gains = ((gains - before.T[:, None]) * sides.T[:, None]).mean(2) / before.std(0)[:, None]
-    enough = gains[0, :2].mean().item()  # between what the first edit gains at 2 and at 4
-    found = stretches(generator, encoder, directions, styles, weights, enough)
-    expected = [
-        weights[int((row >= enough).int().argmax()) if (row >= enough).any() else -1] / 2
-        for row in gains
-    ]
-    assert list(found) == list(directions.attributes)
-    assert list(found.values()) == expected
-    assert expected[0] == 2.0
-    assert expected[2] == 4.0  # none shows: the largest
+    gains = torch.empty(len(CHANNELS), len(OPTIONS))
+    for k, (channels, weight) in enumerate(OPTIONS):
+        made = edit_directions(generator, encoder, prompts, NEUTRAL, channels=channels, M=M)
+        for n, row in enumerate(made.delta_s):
+            after = scores(generator, styles + weight * sides[:, n, None] * row)[:, n]
+            gains[n, k] = (sides[:, n] * (after - before[:, n])).mean() / before[:, n].std()
+    return generator, encoder, M, prompts, styles, gains
 
 
-def test_stretched_directions_are_so_much_longer():
-    directions = along(GridGenerator(), 0, 3)
-    longer = directions.stretched([1.0, 2.5])
-    assert torch.equal(longer.delta_s[0], directions.delta_s[0])
-    assert torch.allclose(longer.delta_s[1], 2.5 * directions.delta_s[1])
-    for factors in ([1.0], [1.0, 0.0]):
-        with pytest.raises(InputError, match="factors"):
-            directions.stretched(factors)
-
-
-@pytest.mark.parametrize("weights", [(), (0.0, 1.0), (2.0, 1.0), (1.0, 1.0)])
-def test_weights_must_ascend(weights):
-    generator = GridGenerator()
-    styles = generator.sample_styles(4, 1)
-    with pytest.raises(InputError, match="ascend"):
-        stretches(generator, GridEncoder(), seeing(generator), styles, weights)
-
-
-def test_one_image_has_no_deviation():
-    generator = GridGenerator()
-    with pytest.raises(InputError, match="2 images"):
-        stretches(
-            generator, GridEncoder(), seeing(generator), generator.sample_styles(1, 1), (1.0, 2.0)
+def test_an_edit_is_the_mildest_that_shows(scene):
+    generator, encoder, M, prompts, styles, gains = scene
+    assert (gains[:, 1] > gains[:, 0]).all()
+    picked = set()
+    for gain in (gains[:, 0].min() * 0.9, gains[:, :2].mean(), 1e3):
+        found = switching_edits(
+            generator, encoder, prompts, NEUTRAL, styles, OPTIONS, gain=float(gain), M=M
         )
+        shows = gains >= gain
+        option = torch.where(shows.any(1), shows.int().argmax(1), len(OPTIONS) - 1).tolist()
+        picked.update(option)
+        for n, (channels, weight) in enumerate(OPTIONS[k] for k in option):
+            made = edit_directions(generator, encoder, prompts, NEUTRAL, channels=channels, M=M)
+            # a weight of 2, that of the first option, is the chosen one
+            assert torch.allclose(2.0 * found.delta_s[n], weight * made.delta_s[n], atol=1e-6)
+            assert found.n_channels[n] == made.n_channels[n] == channels
+            assert found.threshold[n] == made.threshold[n]
+        assert found.attributes == tuple(prompts)
+    assert picked == {0, 1, 2}
 
 
-def test_a_diagnosis_of_stretched_edits_is_one_of_larger_weights():
-    generator, encoder = GridGenerator(), GridEncoder()
+@pytest.mark.parametrize("options", [[], [(1, 0.0)], [(1, 2.0), (1, -2.0)]])
+def test_options_need_weights(scene, options):
+    generator, encoder, M, prompts, styles, _ = scene
+    with pytest.raises(InputError, match="options"):
+        switching_edits(generator, encoder, prompts, NEUTRAL, styles, options, M=M)
+
+
+def test_one_image_has_no_deviation(scene):
+    generator, encoder, M, prompts, styles, _ = scene
+    with pytest.raises(InputError, match="2 images"):
+        switching_edits(generator, encoder, prompts, NEUTRAL, styles[:1], OPTIONS, M=M)
+
+
+def test_a_diagnosis_takes_edits_that_are_there(scene):
+    """Those of its attributes, in its order; the second here is twice as long."""
+    generator, encoder, M, prompts, _, _ = scene
     run = partial(
-        diagnose, Target(GridClassifier({0: 5.0, 3: 20.0})), [prompt(0), prompt(3)], NEUTRAL,
-        generator, encoder, images=4, threshold=0.7,
-        M=relevance(generator, encoder, 4, cache=None),
+        diagnose, Target(GridClassifier({0: 5.0, 3: 20.0})), prompts[1::-1], NEUTRAL,
+        generator, encoder, images=4, channels=1, M=M,
     )  # fmt: skip
+    made = edit_directions(generator, encoder, prompts, NEUTRAL, channels=1, M=M)
+    longer = replace(made, delta_s=torch.tensor([[1.0], [2.0], [1.0]]) * made.delta_s)
     chosen = {"steps": 1, "eta": 1e-9, "toggle": True, "epsilon": 9.0}
-    longer = run(stretched=[1.0, 2.0], settings=SearchSettings(starts=(2.0,), **chosen))
-    shorter, plain = (run(settings=SearchSettings(starts=(w,), **chosen)) for w in (2.0, 4.0))
-    for n, other in enumerate((shorter, plain)):
-        own = (part.sensitivity.change[:, n] for part in (longer, other))
+    found = run(edits=longer, settings=SearchSettings(starts=(2.0,), **chosen))
+    assert found.sensitivity.attributes == (prompts[1], prompts[0])
+    for n, weight in enumerate((4.0, 2.0)):
+        plain = run(settings=SearchSettings(starts=(weight,), **chosen))
+        own = (part.sensitivity.change[:, n] for part in (found, plain))
         assert torch.allclose(*own, atol=1e-6)
+    with pytest.raises(InputError, match="no direction"):
+        run(edits=made.of(prompts[:1]), settings=SearchSettings(**chosen))

@@ -139,7 +139,7 @@ def diagnose(
     threshold: float | Sequence[float] | None = None,
     channels: int = CHANNELS,
     sided: str = "two",
-    stretched: Sequence[float] | None = None,
+    edits: Directions | None = None,
     templates: Sequence[str] | None = None,
     truncation: float = 1.0,
     M: Tensor | None = None,
@@ -156,7 +156,8 @@ def diagnose(
         images: how many generated images are searched. seed: of these images.
         directions: "relevance" (M, the paper's) or "gradient", see ``edit_directions``.
         threshold: λ of Eq. 2; None gives each attribute its ``channels`` most relevant channels.
-        stretched: factors of the edits' lengths, see ``zoom.toggle``; None: all 1.
+        edits: directions of these attributes, and perhaps of others, that are there already, such
+            as ``zoom.toggle``'s; then none is estimated.
         M: the relevance matrix; None takes the shipped one or computes it (minutes).
         world: with it, the true sensitivities of the prompts that it knows are measured too.
         known: prompt -> the world's attribute, for prompts that its grammar does not say.
@@ -179,22 +180,22 @@ def diagnose(
         templates=templates,
         truncation=truncation,
     )
-    found = edit_directions(
-        generator,
-        encoder,
-        attributes,
-        neutral,
-        directions,
-        threshold=threshold,
-        channels=channels,
-        sided=sided,
-        templates=templates,
-        M=M,
-    )
-    if stretched is not None:
-        found = found.stretched(stretched)
+    if edits is None:
+        edits = edit_directions(
+            generator,
+            encoder,
+            attributes,
+            neutral,
+            directions,
+            threshold=threshold,
+            channels=channels,
+            sided=sided,
+            templates=templates,
+            M=M,
+        )
     styles = generator.sample_styles(images, seed, truncation)
-    result = search(generator, target, encoder, found, styles, settings, consistency, seed)
+    edits = edits.of(attributes)
+    result = search(generator, target, encoder, edits, styles, settings, consistency, seed)
     sensitivity = Sensitivity.from_search(result)
 
     truth = planted = None

@@ -1,7 +1,7 @@
 """From words to edit directions: Eqs. 1 and 2 of ZOOM."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import pandas as pd
@@ -64,17 +64,6 @@ class Directions:
             tuple(self.threshold[row] for row in rows),
             self.sided,
         )
-
-    def stretched(self, factors: Sequence[float]) -> "Directions":
-        """Each attribute's edit so many times longer (N,): w then counts that many deviations.
-
-        Raises:
-            InputError: another number of factors, or one that is not above 0.
-        """
-        if len(factors) != len(self) or min(factors) <= 0:
-            raise InputError(f"{len(self)} attributes need factors above 0, got {list(factors)}.")
-        longer = self.delta_s.new_tensor(factors)[:, None]
-        return replace(self, delta_s=longer * self.delta_s)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an attribute."""

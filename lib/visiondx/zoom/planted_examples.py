@@ -10,6 +10,7 @@ from torch import Tensor
 from visiondx import plots
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.directions import Directions
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.truth import label_prompts
 
@@ -27,9 +28,7 @@ def plot_examples(
     encoder,
     *,
     settings: SearchSettings,
-    directions: str,
-    channels: int,
-    stretched: Mapping[str, Mapping[str, float]],
+    edits: Mapping[str, Directions],
     images: int = 4,
     seed: int = 100,
 ) -> Figure:
@@ -40,8 +39,7 @@ def plot_examples(
 
     Args:
         table: rows of a ``planted_frame``.
-        worlds, generators: by the name of a world. settings, directions, channels: see
-            ``diagnose``. stretched: by the names of a world and an attribute.
+        worlds, generators, edits: by the name of a world. settings: see ``diagnose``.
         images: searched, of this seed.
     """
     pictures, titles, rows = [], [], []
@@ -54,9 +52,7 @@ def plot_examples(
             generators,
             encoder,
             settings=settings,
-            directions=directions,
-            channels=channels,
-            stretched=stretched,
+            edits=edits,
             images=images,
             seed=seed,
         )
@@ -72,21 +68,20 @@ def _strip(
     worlds: Mapping[str, object],
     generators: Mapping[str, object],
     encoder,
-    stretched: Mapping[str, Mapping[str, float]],
+    edits: Mapping[str, Directions],
     **how,
 ) -> tuple[Tensor, list[str]]:
     """Original and strongest counterfactual for each of two attributes, and what stands above."""
     target = Target.load(name)
     world = worlds[target.config["world"]]
-    asked = list(dict.fromkeys(attributes))
     found = diagnose(
         target,
-        [world.prompt(a) for a in asked],
+        [world.prompt(a) for a in dict.fromkeys(attributes)],
         world.grammar.neutral,
         generators[world.name],
         encoder,
         consistency=label_prompts(world, target),
-        stretched=[stretched[world.name][a] for a in asked],
+        edits=edits[world.name],
         **how,
     ).result
     pictures, titles = [], []

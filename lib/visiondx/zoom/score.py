@@ -6,7 +6,7 @@ It *matters* to a target if its true sensitivity, measured by intervention, is a
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -17,11 +17,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from visiondx.files import atomic_write
+from visiondx.files import atomic_write, digest
 from visiondx.models.embedded_targets import fingerprint
 from visiondx.models.target import Target
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.directions import Directions
 from visiondx.zoom.estimate import CHANNELS
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
@@ -68,7 +69,7 @@ def run_case(
     *,
     directions: str = "relevance",
     channels: int = CHANNELS,
-    stretched: Mapping[str, float] | None = None,
+    edits: Directions | None = None,
     seeds: Sequence[int],
     images: int,
     settings: SearchSettings,
@@ -83,8 +84,7 @@ def run_case(
         interventions: the truth, of the world that the target was trained on, and the generator
             on its renders; all of its targets share them.
         attributes: the world's names; they are asked for in the world's plain prompts.
-        M, directions, channels: see ``diagnose``. stretched: factors by attribute, the label's
-            among them.
+        M, directions, channels, edits: see ``diagnose``.
         images: of each seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
@@ -98,7 +98,7 @@ def run_case(
     prompts = [world.prompt(a) for a in asked]
     weights = fingerprint(name)
     truth = interventions.sensitivity(target, asked)
-    factors = [stretched[a] for a in asked] if stretched else None
+    own = None if edits is None else digest(delta_s=edits.of(prompts).delta_s)
     words = [prompts, world.grammar.neutral, held]
     models = [generator.fingerprint, encoder.fingerprint]
     parts = []
@@ -117,22 +117,12 @@ def run_case(
                 settings=settings,
                 directions=directions,
                 channels=channels,
-                stretched=factors,
+                edits=edits,
                 M=M,
             )
             return found.sensitivity.renamed(asked)
 
-        key = [
-            weights,
-            words,
-            images,
-            seed,
-            asdict(settings),
-            directions,
-            channels,
-            factors,
-            *models,
-        ]
+        key = [weights, words, images, seed, asdict(settings), directions, channels, own, *models]
         parts.append(kept_sensitivity(folder, json.dumps(key), measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label, world.name)
 

@@ -1,4 +1,4 @@
-"""Is an attribute in the picture already, and how long must an edit be to switch it? CLIP says.
+"""Is an attribute in the picture already, and which edit is enough to switch it? CLIP says.
 
 Both look at e(x)·Δt of an image: above 0, it fits the attribute's sentence better than the neutral
 one. The truth that a diagnosis is held against switches an attribute off where it is and on where
@@ -7,14 +7,15 @@ it could show nothing but its edit's side effects.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm.auto import trange
 
 from visiondx.errors import InputError
 from visiondx.zoom.directions import Directions
-from visiondx.zoom.estimate import CHANNELS, edit_directions
+from visiondx.zoom.estimate import edit_directions
 
 BATCH = 64  # images at once, without gradient
 
@@ -35,82 +36,61 @@ def toggles(generator, encoder, directions: Directions, styles: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def stretches(
+def switching_edits(
     generator,
     encoder,
-    directions: Directions,
+    attributes: Sequence[str],
+    neutral: str,
     styles: Tensor,
-    weights: Sequence[float],
-    gain: float = 2.0,
-) -> dict[str, float]:
-    """How many times longer than others an attribute's edit must be, to show.
+    options: Sequence[tuple[int, float]],
+    *,
+    gain: float = 1.3,
+    estimator: str = "relevance",
+    M: Tensor | None = None,
+) -> Directions:
+    """For each attribute, the mildest edit with which CLIP sees it switched.
 
-    Some edits do much at a weight at which others are hardly seen, so that one weight for all
-    measures the edits, and not the target. Here each attribute takes the least of the weights at
-    which toggling changes its own score enough on average, or the largest if none does.
+    Some edits do much at a weight at which others are hardly seen, so that one number of channels
+    and one weight for all would measure the edits, and not the target. Here an attribute takes the
+    first option with which toggling changes its own score e(x)·Δt enough on average over the
+    images, or the last one if none does. No target is asked.
 
     Args:
-        directions: N attributes. styles: (B, c_S), some dozen images.
-        weights: ascending; the first has factor 1.
+        attributes, neutral, estimator, M: see ``edit_directions``.
+        styles: (B, c_S), some dozen images.
+        options: (channels, weight), the mildest first. Directions get such a length that a weight
+            of ``options[0][1]`` is the chosen one.
         gain: enough, in standard deviations of the score over the images. Between the means of two
             equally common classes lie at most two.
 
-    Returns:
-        Factors by attribute, for ``Directions.stretched``; 1 where the first weight is enough.
-
     Raises:
-        InputError: weights that do not ascend from above 0, fewer than 2 images, or no encoder.
+        InputError: no options, a weight that is not above 0, fewer than 2 images, or unusable
+            words or numbers of channels.
     """
-    weights = [float(w) for w in weights]
-    if not weights or weights[0] <= 0 or weights != sorted(set(weights)):
-        raise InputError(f"weights must ascend from above 0, got {weights}.")
+    if not options or min(weight for _, weight in options) <= 0:
+        raise InputError(f"options must hold (channels, weight) above 0, got {list(options)}.")
     if len(styles) < 2:
         raise InputError(f"A standard deviation needs 2 images or more, got {len(styles)}.")
-    sides = toggles(generator, encoder, directions, styles)
-    before = _scores(generator, encoder, directions, styles)
-    enough = gain * before.std(0)
-    found = {}
-    for n, name in enumerate(tqdm(directions.attributes, desc="stretches", unit="attribute")):
-        move = sides[:, n, None] * directions.delta_s[n].to(styles)
-        for w in weights:
-            after = _scores(generator, encoder, directions, styles + w * move)[:, n]
+    tried = {
+        channels: edit_directions(
+            generator, encoder, attributes, neutral, estimator, channels=channels, M=M
+        )
+        for channels in dict.fromkeys(channels for channels, _ in options)
+    }
+    any_edits, first = tried[options[0][0]], options[0][1]
+    before = _scores(generator, encoder, any_edits, styles)
+    sides, enough = _sides(before), gain * before.std(0)
+    rows, lambdas = [], []
+    for n in trange(len(attributes), desc="switching edits", unit="attribute"):
+        for channels, weight in options:
+            edit = weight * tried[channels].delta_s[n].to(styles)
+            moved = styles + sides[:, n, None].to(styles) * edit
+            after = _scores(generator, encoder, any_edits, moved)[:, n]
             if (sides[:, n] * (after - before[:, n])).mean() >= enough[n]:
                 break
-        found[name] = w / weights[0]
-    return found
-
-
-def world_stretches(
-    world,
-    attributes: Sequence[str],
-    generator,
-    encoder,
-    M: Tensor | None = None,
-    *,
-    directions: str = "relevance",
-    channels: int = CHANNELS,
-    weights: Sequence[float],
-    images: int = 48,
-    seed: int = 3,
-) -> dict[str, float]:
-    """``stretches`` by the names of a world's attributes, from generated images of a tuning seed.
-
-    Args:
-        attributes: names, asked for in the world's plain prompts; a repeated one counts once.
-        M, directions, channels: see ``zoom.diagnose``.
-    """
-    prompts = {world.prompt(name): name for name in attributes}
-    edits = edit_directions(
-        generator,
-        encoder,
-        list(prompts),
-        world.grammar.neutral,
-        directions,
-        channels=channels,
-        M=M,
-    )
-    found = stretches(generator, encoder, edits, generator.sample_styles(images, seed), weights)
-    return {prompts[prompt]: factor for prompt, factor in found.items()}
+        rows.append(edit / first)
+        lambdas.append(tried[channels].threshold[n])
+    return replace(any_edits, delta_s=torch.stack(rows), threshold=tuple(lambdas))
 
 
 def _scores(generator, encoder, directions: Directions, styles: Tensor) -> Tensor:
