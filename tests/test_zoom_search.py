@@ -307,5 +307,6 @@ def test_growth_multiplies_alpha_at_every_step():
     moves = [part.trajectory_w.diff(dim=0)[:, :, 0] for part in (grown, plain)]
     for step, factor in enumerate((1.0, 3.0, 9.0)):
         assert torch.allclose(moves[0][step], factor * moves[1][step], rtol=2e-2)
-    with pytest.raises(InputError, match="growth"):
-        SearchSettings(growth=0.5)
+    for growth in (0.5, float("nan"), float("inf"), 100.0):
+        with pytest.raises(InputError, match="growth"):
+            SearchSettings(steps=200, growth=growth)

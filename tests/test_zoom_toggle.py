@@ -49,7 +49,7 @@ def test_toggles_by_hand():
 def test_a_search_starts_on_the_other_side():
     generator, directions = GridGenerator(), seeing(GridGenerator())
     styles = 4 * generator.sample_styles(9, 4)
-    settings = SearchSettings(steps=1, eta=1e-9, starts=(2.0,), toggle=True)
+    settings = SearchSettings(steps=1, eta=1e-9, starts=(2.0,), toggle=True, batch=4)
     target = Target(GridClassifier({0: 20.0}))
     found = search(generator, target, GridEncoder(), directions, styles, settings)
     seen = scores(generator, styles) > 0
@@ -57,21 +57,24 @@ def test_a_search_starts_on_the_other_side():
 
 
 def test_each_start_is_toggled_and_the_better_kept():
+    """The target sees cell 0 alone and is nearly linear, so the longer of two edits wins."""
     generator = GridGenerator()
-    directions = along(generator, 0, 3)  # Δt is zero: CLIP sees nothing, so all is added
+    styles = 4 * generator.sample_styles(9, 4)
     settings = SearchSettings(steps=1, eta=1e-9, starts=(1.0, 3.0), toggle=True)
-    target = Target(GridClassifier({0: 20.0}))
-    styles = generator.sample_styles(4, 4)
-    found = search(generator, target, GridEncoder(), directions, styles, settings)
-    assert torch.equal(found.w[:, 0], torch.full((4,), 3.0))
+    target = Target(GridClassifier({0: 2.0}))
+    found = search(generator, target, GridEncoder(), seeing(generator), styles, settings)
+    seen = scores(generator, styles)[:, 0] > 0
+    assert torch.equal(found.w[:, 0], torch.where(seen, -3.0, 3.0))
 
 
 def test_toggle_needs_an_encoder_and_single_attributes():
     generator, target = GridGenerator(), Target(GridClassifier({0: 20.0}))
-    chosen, styles = SearchSettings(toggle=True), generator.sample_styles(2, 0)
-    with pytest.raises(InputError, match="pass one"):
+    chosen, styles = SearchSettings(starts=(2.0,), toggle=True), generator.sample_styles(2, 0)
+    with pytest.raises(InputError, match="starts above 0"):
+        SearchSettings(toggle=True)
+    with pytest.raises(InputError, match="pass an encoder"):
         search(generator, target, None, along(generator, 0), styles, chosen)
-    with pytest.raises(InputError, match="single-attribute"):
+    with pytest.raises(InputError, match="toggle=False"):
         multi_search(generator, target, None, along(generator, 0), styles, chosen)
 
 
@@ -84,7 +87,7 @@ def scene():
     """M, prompts, images, and what each option gains of each attribute's own score (N, 3)."""
     generator, encoder = GridGenerator(), GridEncoder()
     M = relevance(generator, encoder, 4, cache=None)
-    prompts, styles = [prompt(c) for c in CHANNELS], generator.sample_styles(24, 1)
+    prompts, styles = [prompt(c) for c in CHANNELS], 4 * generator.sample_styles(24, 1)
     before = scores(generator, styles)
     sides = torch.where(before > 0, -1.0, 1.0)
     gains = torch.empty(len(CHANNELS), len(OPTIONS))
@@ -99,14 +102,14 @@ def scene():
 def test_an_edit_is_the_mildest_that_shows(scene):
     generator, encoder, M, prompts, styles, gains = scene
     assert (gains[:, 1] > gains[:, 0]).all()
-    picked = set()
-    for gain in (gains[:, 0].min() * 0.9, gains[:, :2].mean(), 1e3):
+    between = gains[:, 0].sort().values[:2].mean()  # enough for some at the first option
+    for gain in (between, 1e3):
         found = switching_edits(
             generator, encoder, prompts, NEUTRAL, styles, OPTIONS, gain=float(gain), M=M
         )
         shows = gains >= gain
         option = torch.where(shows.any(1), shows.int().argmax(1), len(OPTIONS) - 1).tolist()
-        picked.update(option)
+        assert len(set(option)) > 1 or gain == 1e3
         for n, (channels, weight) in enumerate(OPTIONS[k] for k in option):
             made = edit_directions(generator, encoder, prompts, NEUTRAL, channels=channels, M=M)
             # a weight of 2, that of the first option, is the chosen one
@@ -114,11 +117,10 @@ def test_an_edit_is_the_mildest_that_shows(scene):
             assert found.n_channels[n] == made.n_channels[n] == channels
             assert found.threshold[n] == made.threshold[n]
         assert found.attributes == tuple(prompts)
-    assert picked == {0, 1, 2}
 
 
-@pytest.mark.parametrize("options", [[], [(1, 0.0)], [(1, 2.0), (1, -2.0)]])
-def test_options_need_weights(scene, options):
+@pytest.mark.parametrize("options", [[], [(1, 0.0)], [(1, 2.0), (1, -2.0)], [9.0], [[20]]])
+def test_options_are_pairs(scene, options):
     generator, encoder, M, prompts, styles, _ = scene
     with pytest.raises(InputError, match="options"):
         switching_edits(generator, encoder, prompts, NEUTRAL, styles, options, M=M)
@@ -147,4 +149,6 @@ def test_a_diagnosis_takes_edits_that_are_there(scene):
         own = (part.sensitivity.change[:, n] for part in (found, plain))
         assert torch.allclose(*own, atol=1e-6)
     with pytest.raises(InputError, match="no direction"):
-        run(edits=made.of(prompts[:1]), settings=SearchSettings(**chosen))
+        run(edits=made.of(prompts[:1]), settings=SearchSettings(starts=(2.0,), **chosen))
+    with pytest.raises(InputError, match="start from"):
+        run(edits=replace(made, neutral="a wall"))

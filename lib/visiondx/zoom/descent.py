@@ -6,6 +6,7 @@ row's own derivative, and one backward pass serves them all.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from visiondx.zoom.tasks import crossed, original
 
 UPDATES = ("gradient", "sign", "adam")
 STOPS = (None, "flipped")
+LARGEST = 50.0  # growth of log alpha over a search
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class SearchSettings:
         starts: initial w; with several, each pair keeps its most counterfactual one. From 0 the
             search often stays: an edit shows only after some deviations, so its slope is flat.
         toggle: starts change sign where CLIP sees the attribute in the original already, so that
-            positive ones take it away there and add it elsewhere, as an intervention does; see
-            ``zoom.toggle``. Of single-attribute searches only.
+            they, all positive, begin by taking it away there and adding it elsewhere, as an
+            intervention does; see ``zoom.toggle``. Of single-attribute searches only.
         growth: alpha is multiplied by it at every step. With ``stop_when="flipped"``, images that
-            withstand are pushed ever harder, as Carlini and Wagner (2017) raise their constant,
-            and the others keep their mild edits.
+            withstand are pushed ever harder, in the spirit of Carlini and Wagner (2017), who raise
+            their constant from one attack to the next, and the others keep their mild edits.
         batch: pairs synthesised at once, at most; None chooses by the device (see ``zoom.memory``).
             Where memory runs out it is halved. It changes results by rounding only, which a search
             with long steps can amplify.
@@ -79,12 +81,17 @@ class SearchSettings:
         for name in ("alpha", "beta", "gamma"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        if not self.growth >= 1:
-            raise InputError(f"growth must be 1 or more, got {self.growth}.")
+        if not 1 <= self.growth or self.steps * math.log(self.growth) > LARGEST:
+            raise InputError(
+                f"growth must be 1 or more, and alpha finite after {self.steps} steps, "
+                f"got {self.growth}."
+            )
         if not self.starts or max(map(abs, self.starts)) > self.epsilon:
             raise InputError(
                 f"starts must hold values within ±epsilon = {self.epsilon}, got {self.starts}."
             )
+        if self.toggle and min(self.starts) <= 0:
+            raise InputError(f"toggle sets the sign: give starts above 0, got {self.starts}.")
         if self.update not in UPDATES:
             raise InputError(f"update must be one of {', '.join(UPDATES)}, got {self.update!r}.")
         if self.stop_when not in STOPS:

@@ -157,7 +157,8 @@ def diagnose(
         directions: "relevance" (M, the paper's) or "gradient", see ``edit_directions``.
         threshold: λ of Eq. 2; None gives each attribute its ``channels`` most relevant channels.
         edits: directions of these attributes, and perhaps of others, that are there already, such
-            as ``zoom.toggle``'s; then none is estimated.
+            as ``zoom.toggle``'s. Then none is estimated, and what is said here about how
+            (``directions`` to ``templates``, and ``M``) does not count.
         M: the relevance matrix; None takes the shipped one or computes it (minutes).
         world: with it, the true sensitivities of the prompts that it knows are measured too.
         known: prompt -> the world's attribute, for prompts that its grammar does not say.
@@ -180,6 +181,8 @@ def diagnose(
         templates=templates,
         truncation=truncation,
     )
+    if edits is not None and edits.neutral != neutral:
+        raise InputError(f"The edits start from {edits.neutral!r}, not from {neutral!r}.")
     if edits is None:
         edits = edit_directions(
             generator,

@@ -26,6 +26,7 @@ class Directions:
     channel then multiplied by the style's standard deviation there. So w counts standard
     deviations: an edit of w = 1 over k equal channels moves each by 1/√k of its own deviation.
     (StyleCLIP scales by the deviations too, ZOOM's authors do not; both sweep M in deviations.)
+    ``zoom.toggle`` makes longer ones.
     """
 
     attributes: tuple[str, ...]

@@ -54,7 +54,7 @@ def multi_search(
     """
     check_styles(styles, directions)
     if settings.toggle:
-        raise InputError("toggle is of single-attribute searches: give starts alone.")
+        raise InputError("Many attributes move together from one start: set toggle=False.")
     styles = styles.detach()
     hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
     images = len(styles) * len(settings.starts)

@@ -89,7 +89,7 @@ def run_case(
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
     Raises:
-        InputError: no such target, a target of another world, or unusable words.
+        InputError: no such target, a target of another world, unusable words, or no edit of one.
     """
     world, target = interventions.world, Target.load(name).to(generator.style_mean.device)
     held = label_prompts(world, target)
@@ -97,8 +97,11 @@ def run_case(
     asked = [label] * (planted is None) + [a for a in attributes if a != label]
     prompts = [world.prompt(a) for a in asked]
     weights = fingerprint(name)
+    own = None
+    if edits is not None:
+        used = edits.of(prompts)
+        own = digest(delta_s=used.delta_s, delta_t=used.delta_t)
     truth = interventions.sensitivity(target, asked)
-    own = None if edits is None else digest(delta_s=edits.of(prompts).delta_s)
     words = [prompts, world.grammar.neutral, held]
     models = [generator.fingerprint, encoder.fingerprint]
     parts = []

@@ -67,7 +67,10 @@ def search(
     check_styles(styles, directions)
     styles = styles.detach()
     delta_s = directions.delta_s.to(styles)
-    sides = toggles(generator, encoder, directions, styles) if settings.toggle else None
+
+    def sides(styles: Tensor) -> Tensor:
+        return toggles(generator, encoder, directions, styles)
+
     p_original, w, p = search_pairs(
         generator,
         target,
@@ -102,7 +105,7 @@ def search_pairs(
     edit: Callable[[Tensor, Tensor, Tensor], Tensor],
     settings: SearchSettings,
     consistency: Sequence[str] | None = None,
-    sides: Tensor | None = None,
+    sides: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """f(x) (B,), and w and f(x̂) of every step (T + 1, B, N) of all pairs, on the CPU.
 
@@ -126,7 +129,7 @@ def search_pairs(
 
         def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
             objective = Objective(generator, target, styles[first:last], settings, hold, first)
-            own = None if sides is None else sides[first:last]
+            own = sides(styles[first:last]) if settings.toggle else None
             return objective.p.cpu(), *_search(objective, attributes, edit, own, first, batch, bar)
 
         chunks = batch.split(len(styles), some, bar)

@@ -166,8 +166,8 @@ def supervised_search(
         encoder, consistency: as in ``zoom.search.search`` (Eq. 8).
 
     Raises:
-        InputError: a name that the world does not have, fewer than 2 images, or consistency
-            without an encoder.
+        InputError: a name that the world does not have, fewer than 2 images, toggle, or
+            consistency without an encoder.
         FloatingPointError: a NaN or infinity, with its step and its term.
     """
     settings = settings or SearchSettings()

@@ -14,8 +14,13 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from visiondx.errors import InputError
-from visiondx.zoom.directions import Directions
-from visiondx.zoom.estimate import edit_directions
+from visiondx.zoom.directions import (
+    Directions,
+    from_relevance,
+    text_directions,
+    threshold_for,
+)
+from visiondx.zoom.estimate import edit_relevance
 
 BATCH = 64  # images at once, without gradient
 
@@ -25,14 +30,13 @@ def toggles(generator, encoder, directions: Directions, styles: Tensor) -> Tenso
     """-1 where CLIP sees an attribute in an image, +1 where it does not: (B, N).
 
     Args:
-        directions: N attributes. styles: (B, c_S).
+        directions: N attributes. styles: (B, c_S), synthesised at once.
 
     Raises:
         InputError: no encoder.
     """
-    if encoder is None:
-        raise InputError("toggle asks the encoder what is in the originals: pass one.")
-    return _sides(_scores(generator, encoder, directions, styles)).to(styles.dtype)
+    _check(encoder)
+    return _sides(_scores(generator, encoder, directions.delta_t, styles)).to(styles.dtype)
 
 
 @torch.no_grad()
@@ -48,7 +52,7 @@ def switching_edits(
     estimator: str = "relevance",
     M: Tensor | None = None,
 ) -> Directions:
-    """For each attribute, the mildest edit with which CLIP sees it switched.
+    """For each of N attributes, the mildest edit that, to CLIP, does enough towards its other side.
 
     Some edits do much at a weight at which others are hardly seen, so that one number of channels
     and one weight for all would measure the edits, and not the target. Here an attribute takes the
@@ -58,46 +62,67 @@ def switching_edits(
     Args:
         attributes, neutral, estimator, M: see ``edit_directions``.
         styles: (B, c_S), some dozen images.
-        options: (channels, weight), the mildest first. Directions get such a length that a weight
-            of ``options[0][1]`` is the chosen one.
-        gain: enough, in standard deviations of the score over the images. Between the means of two
-            equally common classes lie at most two.
+        options: (channels, weight), the mildest first.
+        gain: enough, in standard deviations of the score over the images. If half of the images
+            have an attribute, the means of those with it and without lie at most two apart.
+
+    Returns:
+        Directions, delta_s (N, c_S), of such lengths that ``options[0][1]`` is each attribute's
+        weight: start there. For others than the first option, w then counts not one standard
+        deviation, but as many as their weight is larger.
 
     Raises:
-        InputError: no options, a weight that is not above 0, fewer than 2 images, or unusable
-            words or numbers of channels.
+        InputError: options that are no such pairs, a gain that is not above 0, fewer than 2
+            images, no encoder, or unusable words or numbers of channels.
     """
-    if not options or min(weight for _, weight in options) <= 0:
-        raise InputError(f"options must hold (channels, weight) above 0, got {list(options)}.")
+    _check(encoder)
+    _check_options(options)
+    if not gain > 0:
+        raise InputError(f"gain must be above 0, got {gain}.")
     if len(styles) < 2:
         raise InputError(f"A standard deviation needs 2 images or more, got {len(styles)}.")
+    delta_t = text_directions(encoder, attributes, neutral)
+    strength, std = edit_relevance(generator, encoder, delta_t, estimator, M), generator.style_std
     tried = {
-        channels: edit_directions(
-            generator, encoder, attributes, neutral, estimator, channels=channels, M=M
+        channels: from_relevance(
+            strength, attributes, neutral, delta_t, std, threshold_for(strength, channels)
         )
-        for channels in dict.fromkeys(channels for channels, _ in options)
+        for channels in sorted({channels for channels, _ in options}, reverse=True)
     }
-    any_edits, first = tried[options[0][0]], options[0][1]
-    before = _scores(generator, encoder, any_edits, styles)
+    before = _scores(generator, encoder, delta_t, styles)
     sides, enough = _sides(before), gain * before.std(0)
     rows, lambdas = [], []
     for n in trange(len(attributes), desc="switching edits", unit="attribute"):
         for channels, weight in options:
-            edit = weight * tried[channels].delta_s[n].to(styles)
-            moved = styles + sides[:, n, None].to(styles) * edit
-            after = _scores(generator, encoder, any_edits, moved)[:, n]
+            edit = weight * tried[channels].delta_s[n]
+            moved = styles + sides[:, n, None].to(styles) * edit.to(styles)
+            after = _scores(generator, encoder, delta_t[n : n + 1], moved)[:, 0]
             if (sides[:, n] * (after - before[:, n])).mean() >= enough[n]:
                 break
-        rows.append(edit / first)
+        rows.append(edit / options[0][1])
         lambdas.append(tried[channels].threshold[n])
-    return replace(any_edits, delta_s=torch.stack(rows), threshold=tuple(lambdas))
+    return replace(tried[channels], delta_s=torch.stack(rows), threshold=tuple(lambdas))
 
 
-def _scores(generator, encoder, directions: Directions, styles: Tensor) -> Tensor:
+def _check_options(options: Sequence[tuple[int, float]]) -> None:
+    """Raise InputError unless these are (channels, weight) pairs, one or more, all above 0."""
+    pairs = [option for option in options if isinstance(option, Sequence) and len(option) == 2]
+    if not pairs or len(pairs) < len(options) or min(map(min, pairs)) <= 0:
+        raise InputError(
+            f"options must be (channels, weight) pairs above 0, the mildest first, got {options}."
+        )
+
+
+def _check(encoder) -> None:
+    if encoder is None:
+        raise InputError("CLIP is asked what is in the originals: pass an encoder.")
+
+
+def _scores(generator, encoder, delta_t: Tensor, styles: Tensor) -> Tensor:
     """e(x)·Δt of B images and N attributes: (B, N)."""
     parts = styles.split(BATCH)
     e = torch.cat([encoder.embed_images(generator.synthesize(part)) for part in parts])
-    return e @ directions.delta_t.to(e).T
+    return e @ delta_t.to(e).T
 
 
 def _sides(scores: Tensor) -> Tensor:
