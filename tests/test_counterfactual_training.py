@@ -26,7 +26,7 @@ SEARCH = SearchSettings(
 )
 SHORT = CounterfactualConfig(
     rounds=4, images=64, search=SEARCH, steps=30, drawn=32, renders=32, lr=10.0, augmentation=0.0,
-    constancy=0.01,
+    constancy=0.01, share=0.6,
 )  # fmt: skip
 QUICK = replace(SHORT, rounds=2, images=6, steps=3, drawn=3, renders=4)
 
