@@ -39,7 +39,8 @@ def scores(generator, styles):
 def test_toggles_by_hand():
     generator = GridGenerator()
     styles = 4 * generator.sample_styles(9, 4)
-    sides = toggles(generator, GridEncoder(), seeing(generator), styles)
+    images = generator.synthesize(styles)
+    sides = toggles(GridEncoder(), seeing(generator).delta_t, images)
     seen = scores(generator, styles) > 0
     assert seen.any()
     assert not seen.all()

@@ -124,6 +124,7 @@ class Objective:
     Args:
         styles: (B, c_S) of the originals. hold: what Eq. 8 holds fixed, or None.
         first: number of the first image, for messages.
+        sides: images -> (B, N), what a search multiplies its starts by; kept as ``sides``.
     """
 
     @torch.no_grad()
@@ -135,11 +136,13 @@ class Objective:
         settings: SearchSettings,
         hold: Consistency | None = None,
         first: int = 0,
+        sides: Callable[[Tensor], Tensor] | None = None,
     ):
         self.generator, self.hold, self.settings = generator, hold, settings
         images = generator.synthesize(styles)
         self.original = original(target, images, settings.hard, first)
         self.zero_shot = hold.logits(images).softmax(1) if hold else None
+        self.sides = sides(images) if sides else None
         self.ssim = SSIMReference(images) if settings.beta else None
         values = {"image": images, "target": self.original.answer}
         check_finite(values, "before the search", lambda row: f"image {first + row}")
@@ -153,6 +156,7 @@ class Objective:
         some = copy.copy(self)
         some.original = self.original.index(rows)
         some.zero_shot = self.zero_shot[rows] if self.hold else None
+        some.sides = self.sides[rows] if self.sides is not None else None
         some.ssim = self.ssim.index(rows) if self.ssim else None
         return some
 

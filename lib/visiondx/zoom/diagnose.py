@@ -181,8 +181,6 @@ def diagnose(
         templates=templates,
         truncation=truncation,
     )
-    if edits is not None and edits.neutral != neutral:
-        raise InputError(f"The edits start from {edits.neutral!r}, not from {neutral!r}.")
     if edits is None:
         edits = edit_directions(
             generator,
@@ -196,8 +194,11 @@ def diagnose(
             templates=templates,
             M=M,
         )
+    elif edits.neutral != neutral:
+        raise InputError(f"The edits start from {edits.neutral!r}, not from {neutral!r}.")
+    else:
+        edits = edits.of(attributes)
     styles = generator.sample_styles(images, seed, truncation)
-    edits = edits.of(attributes)
     result = search(generator, target, encoder, edits, styles, settings, consistency, seed)
     sensitivity = Sensitivity.from_search(result)
 

@@ -6,7 +6,7 @@ appeared, and what else changed. So CLIP does not mark its own work.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from visiondx.memory import keep_memory
 from visiondx.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
 from visiondx.zoom.estimate import edit_relevance
+from visiondx.zoom.toggle import clip_scores
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,7 @@ def tune(
 
     options = [directions(threshold_for(strength, count)) for count in channels]
 
-    def scores(changed: Tensor) -> Tensor:
-        parts = [encoder.embed_images(generator.synthesize(s)) for s in changed.split(batch)]
-        return torch.cat(parts) @ delta_t.T
-
+    scores = partial(clip_scores, generator, encoder, delta_t, batch=batch)
     before = scores(styles)  # (B, N)
     goal = before.masked_fill(before <= 0, float("nan")).nanmedian(0).values
     goal = torch.where(goal.isnan(), before.amax(0), goal)

@@ -8,6 +8,7 @@ renderer.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,16 +28,9 @@ from visiondx.zoom.directions import Directions
 from visiondx.zoom.memory import Batch
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.tasks import task_of
-from visiondx.zoom.toggle import toggles
+from visiondx.zoom.toggle import check_encoder, toggles
 
-__all__ = [
-    "Consistency",
-    "SearchSettings",
-    "frozen",
-    "gradient_step",
-    "search",
-    "search_pairs",
-]
+__all__ = ["Consistency", "SearchSettings", "frozen", "gradient_step", "search", "search_pairs"]
 
 
 def search(
@@ -67,10 +61,10 @@ def search(
     check_styles(styles, directions)
     styles = styles.detach()
     delta_s = directions.delta_s.to(styles)
-
-    def sides(styles: Tensor) -> Tensor:
-        return toggles(generator, encoder, directions, styles)
-
+    sides = None
+    if settings.toggle:
+        check_encoder(encoder)
+        sides = partial(toggles, encoder, directions.delta_t)
     p_original, w, p = search_pairs(
         generator,
         target,
@@ -116,9 +110,13 @@ def search_pairs(
             ``generator.synthesize`` takes.
         edit: (w, image, attribute), (R,) each -> styles (R, …) of these pairs' x̂; image and
             attribute are indices.
+        sides: images -> (R, N), what ``toggle`` multiplies the starts by.
+
+    Raises:
+        InputError: toggle without sides; see also ``search``.
     """
     if settings.toggle and sides is None:
-        raise InputError("toggle is of searches by words, which know what CLIP sees: drop it.")
+        raise InputError("Only a search by words knows what CLIP sees: set toggle=False.")
     hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
     pairs = len(styles) * len(attributes) * len(settings.starts)
     with (
@@ -128,9 +126,9 @@ def search_pairs(
         batch = Batch.start(settings.batch, generator, styles)
 
         def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
-            objective = Objective(generator, target, styles[first:last], settings, hold, first)
-            own = sides(styles[first:last]) if settings.toggle else None
-            return objective.p.cpu(), *_search(objective, attributes, edit, own, first, batch, bar)
+            own = styles[first:last]
+            objective = Objective(generator, target, own, settings, hold, first, sides)
+            return objective.p.cpu(), *_search(objective, attributes, edit, first, batch, bar)
 
         chunks = batch.split(len(styles), some, bar)
     p_original, w, p = zip(*chunks, strict=True)
@@ -141,7 +139,6 @@ def _search(
     objective: Objective,
     attributes: Sequence[str],
     edit: Callable,
-    sides: Tensor | None,
     first: int,
     batch: Batch,
     bar: tqdm,
@@ -161,8 +158,8 @@ def _search(
             return f"{attributes[attribute[row]]!r}, image {first + int(image[row])}"
 
         w = p_original.new_tensor(settings.starts)[begin]
-        if sides is not None:
-            w = w * sides[image, attribute]
+        if objective.sides is not None:
+            w = w * objective.sides[image, attribute]
         return descend(objective.index(image), w, move, place, bar)
 
     paths = batch.split(len(pairs), some, bar)

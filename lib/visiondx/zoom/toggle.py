@@ -26,17 +26,22 @@ BATCH = 64  # images at once, without gradient
 
 
 @torch.no_grad()
-def toggles(generator, encoder, directions: Directions, styles: Tensor) -> Tensor:
+def toggles(encoder, delta_t: Tensor, images: Tensor) -> Tensor:
     """-1 where CLIP sees an attribute in an image, +1 where it does not: (B, N).
 
     Args:
-        directions: N attributes. styles: (B, c_S), synthesised at once.
-
-    Raises:
-        InputError: no encoder.
+        delta_t: (N, c_T). images: (B, 3, H, W).
     """
-    _check(encoder)
-    return _sides(_scores(generator, encoder, directions.delta_t, styles)).to(styles.dtype)
+    e = encoder.embed_images(images)
+    return _sides(e @ delta_t.to(e).T)
+
+
+@torch.no_grad()
+def clip_scores(generator, encoder, delta_t: Tensor, styles: Tensor, batch: int = BATCH) -> Tensor:
+    """e(x)·Δt of the images of B styles (B, c_S) and N attributes (N, c_T): (B, N)."""
+    parts = styles.split(batch)
+    e = torch.cat([encoder.embed_images(generator.synthesize(part)) for part in parts])
+    return e @ delta_t.to(e).T
 
 
 @torch.no_grad()
@@ -75,7 +80,7 @@ def switching_edits(
         InputError: options that are no such pairs, a gain that is not above 0, fewer than 2
             images, no encoder, or unusable words or numbers of channels.
     """
-    _check(encoder)
+    check_encoder(encoder)
     _check_options(options)
     if not gain > 0:
         raise InputError(f"gain must be above 0, got {gain}.")
@@ -89,19 +94,26 @@ def switching_edits(
         )
         for channels in sorted({channels for channels, _ in options}, reverse=True)
     }
-    before = _scores(generator, encoder, delta_t, styles)
+    before = clip_scores(generator, encoder, delta_t, styles)
     sides, enough = _sides(before), gain * before.std(0)
     rows, lambdas = [], []
     for n in trange(len(attributes), desc="switching edits", unit="attribute"):
         for channels, weight in options:
             edit = weight * tried[channels].delta_s[n]
             moved = styles + sides[:, n, None].to(styles) * edit.to(styles)
-            after = _scores(generator, encoder, delta_t[n : n + 1], moved)[:, 0]
+            after = clip_scores(generator, encoder, delta_t[n : n + 1], moved)[:, 0]
             if (sides[:, n] * (after - before[:, n])).mean() >= enough[n]:
                 break
         rows.append(edit / options[0][1])
         lambdas.append(tried[channels].threshold[n])
-    return replace(tried[channels], delta_s=torch.stack(rows), threshold=tuple(lambdas))
+    mildest = tried[options[0][0]]
+    return replace(mildest, delta_s=torch.stack(rows), threshold=tuple(lambdas))
+
+
+def check_encoder(encoder) -> None:
+    """Raise InputError where there is none."""
+    if encoder is None:
+        raise InputError("CLIP is asked what is in the originals: pass an encoder.")
 
 
 def _check_options(options: Sequence[tuple[int, float]]) -> None:
@@ -111,18 +123,6 @@ def _check_options(options: Sequence[tuple[int, float]]) -> None:
         raise InputError(
             f"options must be (channels, weight) pairs above 0, the mildest first, got {options}."
         )
-
-
-def _check(encoder) -> None:
-    if encoder is None:
-        raise InputError("CLIP is asked what is in the originals: pass an encoder.")
-
-
-def _scores(generator, encoder, delta_t: Tensor, styles: Tensor) -> Tensor:
-    """e(x)·Δt of B images and N attributes: (B, N)."""
-    parts = styles.split(BATCH)
-    e = torch.cat([encoder.embed_images(generator.synthesize(part)) for part in parts])
-    return e @ delta_t.to(e).T
 
 
 def _sides(scores: Tensor) -> Tensor:
