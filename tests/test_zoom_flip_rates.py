@@ -145,6 +145,15 @@ def test_a_study_is_the_search_and_the_judges_at_the_first_flip(setting, tmp_pat
     assert np.isclose(again.rate("kept").high, found.rate("kept").high)
 
 
+def test_truncated_styles_are_searched_and_kept_apart_from_others(setting, tmp_path):
+    chosen = {"seeds": [3], "images": 4, "settings": SETTINGS, "folder": tmp_path}
+    plain, near = flip_rates(*setting, **chosen), flip_rates(*setting, **chosen, truncation=0.5)
+    mean = setting[2].style_mean
+    assert torch.allclose(near.result.styles - mean, 0.5 * (plain.result.styles - mean), atol=1e-6)
+    again = flip_rates(*setting, **chosen)  # from the folder
+    assert torch.equal(again.result.styles, plain.result.styles)
+
+
 def test_a_target_without_a_label_is_refused_before_the_search(setting):
     _, directions, generator, *rest = setting
     before = generator.synthesized

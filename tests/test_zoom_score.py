@@ -1,5 +1,8 @@
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -7,13 +10,22 @@ from visiondx import plots, report
 from visiondx.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.planted_examples import plot_examples
 from visiondx.zoom.relevance import relevance_matrix
-from visiondx.zoom.score import Case, kept_sensitivity, score, to_frame
+from visiondx.zoom.score import Case, kept_sensitivity, run_case, score, to_frame
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.sweep import sweep
-from visiondx.zoom.truth import label_prompts
-from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, GridWorld, prompt
+from visiondx.zoom.truth import Interventions, label_prompts
+from zoom_standins import (
+    NEUTRAL,
+    GridClassifier,
+    GridEncoder,
+    GridGenerator,
+    GridWorld,
+    along,
+    prompt,
+)
 
 NAMES = ("a", "b", "c")
 
@@ -82,6 +94,59 @@ def test_a_finished_seed_is_not_measured_again(tmp_path):
     kept_sensitivity(tmp_path, json.dumps(["other"]), measure)
     kept_sensitivity(None, "key", measure)
     assert len(calls) == 3
+
+
+@pytest.fixture
+def embedded_case(monkeypatch):
+    """A target of both cells, "embedded", whose label is bright; what run_case takes for it."""
+    target = Target(GridClassifier({0: 5.0, 3: 20.0}))
+    target.config = {"label": "bright", "planted": "dark", "world": "grid"}
+    monkeypatch.setattr(Target, "load", lambda name: target)
+    monkeypatch.setattr("visiondx.zoom.score.fingerprint", lambda name: "weights")
+    world = GridWorld()
+    world.name, world.grammar = "grid", SimpleNamespace(neutral=NEUTRAL)
+    generator = GridGenerator()
+    settings = SearchSettings(steps=1, eta=1e-9, gamma=0.0, starts=(2.0,), epsilon=9.0)
+    return target, world, generator, GridEncoder(), along(generator, 3, 0, 9), settings
+
+
+def test_a_case_is_measured_with_the_edits_that_are_there(embedded_case, tmp_path):
+    target, world, generator, encoder, edits, settings = embedded_case
+
+    def run(edits):
+        return run_case(
+            "grid@0", Interventions(world, 8, 0), world.binary, generator, encoder,
+            edits=edits, seeds=[5], images=4, settings=settings, folder=tmp_path,
+        )  # fmt: skip
+
+    case = run(edits)
+    assert case.pooled.attributes == ("dark",)  # its label is not asked about
+    styles = generator.sample_styles(4, 5)
+    moved = styles + 2 * edits.of([prompt(3)]).delta_s
+    expected = (target(generator.synthesize(moved)) - target(generator.synthesize(styles))).abs()
+    assert torch.allclose(case.pooled.change[:, 0], expected, atol=1e-6)
+    before = generator.synthesized
+    assert torch.equal(run(edits).pooled.change, case.pooled.change)
+    assert generator.synthesized == before  # kept
+    longer = run(replace(edits, delta_s=2 * edits.delta_s))
+    assert (longer.pooled.change > case.pooled.change).all()  # and not mistaken for the other
+
+
+@torch.no_grad()
+def test_examples_show_the_strongest_counterfactual_of_the_edits(embedded_case):
+    target, world, generator, encoder, edits, settings = embedded_case
+    row = {"classifier": "grid@0", "truly first": "dark", "found first": "bright", "margin": -0.1}
+    figure = plot_examples(
+        pd.DataFrame([row]), {"grid": world}, {"grid": generator}, encoder,
+        settings=settings, edits={"grid": edits}, images=4, seed=5,
+    )  # fmt: skip
+    styles = generator.sample_styles(4, 5)
+    before, expected = target(generator.synthesize(styles)), []
+    for word, cell in (("dark", 3), ("bright", 0)):
+        after = target(generator.synthesize(styles + 2 * edits.of([prompt(cell)]).delta_s))
+        best = (after - before).abs().argmax()
+        expected += [f"{float(before[best]):.2f}", f"{word} {float(after[best]):.2f}"]
+    assert [axis.get_title() for axis in figure.axes] == expected
 
 
 class Reader:
