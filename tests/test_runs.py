@@ -277,7 +277,9 @@ def test_stored_outputs_are_slim_and_go_stale_with_any_edit(house):
     smooth = np.linspace(0, 255, 200 * 200 * 3).reshape(200, 200, 3)
     noisy = (smooth + np.random.default_rng(0).normal(0, 9, smooth.shape)).clip(0, 255)
     data = {"image/png": png(noisy.astype(np.uint8)), notebooks.WIDGET: {"model_id": "x"}}
+    bar = {notebooks.WIDGET: {"model_id": "y"}, "text/plain": "search:   0%|          | 0/8"}
     outputs = [
+        new_output("display_data", data=bar),
         new_output("display_data", data=data),
         new_output("stream", name="stderr", text="12% of a progress bar"),
         new_output("stream", name="stdout", text=f"wrote {house}/runs/x"),

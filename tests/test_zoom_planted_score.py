@@ -81,13 +81,26 @@ def test_intervals_resample_the_images():
 def test_the_classifiers_of_a_pair_pool():
     other = (0.1, 0.5, 0.2, 0.1)
     pair = pool_pair([case("a-biased-hat@0", SURE, SURE), case("a-biased-hat@1", other, other)])
-    assert (pair.name, pair.planted, len(pair.pooled.change)) == ("a-biased-hat", "hat", 40)
+    assert (pair.name, pair.planted) == ("a-biased-hat", "hat")
     torch.testing.assert_close(
         torch.tensor(pair.pooled.raw).float(), (torch.tensor(SURE) + torch.tensor(other)) / 2
     )
     torch.testing.assert_close(torch.tensor(pair.truth.raw), torch.tensor(pair.pooled.raw))
-    with pytest.raises(InputError, match="Only classifiers of one pair pool, got a@0, b@0"):
+    with pytest.raises(InputError, match=r"Only classifiers of one pair pool.*got a@0, b@0"):
         pool_pair([case("a@0", SURE, SURE), case("b@0", SURE, SURE)])
+    fewer = replace(pair, name="a@1", measured=(sensitivity(SURE),) * 3)
+    with pytest.raises(InputError, match="of the same images"):
+        pool_pair([case("a@0", SURE, SURE), fewer])
+
+
+def test_three_classifiers_are_not_three_times_as_many_images():
+    one = case("a-biased-hat@0", (0.5, 0.45, 0.2, 0.1), SURE, noise=0.2)
+    pair = pool_pair([replace(one, name=f"a-biased-hat@{seed}") for seed in range(3)])
+    torch.testing.assert_close(pair.pooled.change, one.pooled.change)
+    assert torch.equal(pair.pooled.flipped, one.pooled.flipped)
+    assert [estimate.low for estimate in pair.pooled.h] == pytest.approx(
+        [estimate.low for estimate in one.pooled.h], abs=1e-6
+    )
 
 
 def test_a_tie_is_not_found():

@@ -126,7 +126,7 @@ def is_stale(notebook: NotebookNode) -> bool:
 def store(executed: Path, source: Path, preset: str) -> None:
     """Copy the outputs of ``executed`` into the notebook ``source``, in under ``SIZE_LIMIT`` bytes.
 
-    Pictures become palette PNGs. Progress bars and warnings (stderr), widget states and this
+    Pictures become palette PNGs. Progress bars and other widgets, warnings (stderr) and this
     machine's paths stay behind in the executed notebook.
 
     Raises:
@@ -144,9 +144,7 @@ def store(executed: Path, source: Path, preset: str) -> None:
         for cell, done in zip(target.cells, _own_cells(ran)):
             if cell.cell_type == "code":
                 cell.execution_count = None
-                cell.outputs = [
-                    _slim(o, colours) for o in done.outputs if o.get("name") != "stderr"
-                ]
+                cell.outputs = [_slim(o, colours) for o in done.outputs if _lasts(o)]
         text = nbformat.writes(target)
         if len(text.encode()) < SIZE_LIMIT:
             with atomic_write(source) as part:
@@ -156,6 +154,13 @@ def store(executed: Path, source: Path, preset: str) -> None:
         f"{source} would hold {len(text.encode()) / 1e6:.1f} MB with its outputs, more than "
         f"{SIZE_LIMIT / 1e6:.0f} MB: show fewer or smaller pictures."
     )
+
+
+def _lasts(output: NotebookNode) -> bool:
+    """Whether it tells a reader anything; the text of a widget is a class or an empty bar."""
+    data = output.get("data", {})
+    only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
+    return output.get("name") != "stderr" and not only_widget
 
 
 def _slim(output: NotebookNode, colours: int) -> NotebookNode:

@@ -137,7 +137,7 @@ def _bars(axis: Axes, sensitivity: "Sensitivity", truth: "Sensitivity | None", t
         rows = [i for i in at if order[i] in known]
         scale = float(bars.iloc[rows].sum())
         points = [known[order[i]] * scale for i in rows]
-        axis.plot(points, rows, "D", color=TRUTH, label="true")
+        axis.plot(points, rows, "D", color=TRUTH, label="true", clip_on=False)
         axis.legend(loc="lower right")
     axis.set_yticks(list(at), [_text(name) for name in order])
     axis.invert_yaxis()

@@ -34,8 +34,9 @@ def plot_examples(
 ) -> Figure:
     """A row a classifier: a picture and its strongest counterfactual, for two attributes.
 
-    On the left the attribute that is truly first, on the right the one that was measured as first;
-    above the pictures the classifier's probabilities, beside them the margin.
+    On the left the attribute that is truly first, on the right the one that was measured as first,
+    or, if they are the same, its second strongest; above the pictures the classifier's
+    probabilities, beside them the margin.
 
     Args:
         table: rows of a ``planted_frame``.
@@ -58,7 +59,7 @@ def plot_examples(
         )
         pictures.append(shown)
         titles += words
-        rows.append(f"{row['classifier']}: {row['margin']:+.2f}")
+        rows.append(f"{row['classifier']}: {row['margin']:+.3f}")
     return plots.image_grid(torch.cat(pictures), titles, columns=4, rows=rows)
 
 
@@ -71,7 +72,7 @@ def _strip(
     edits: Mapping[str, Directions],
     **how,
 ) -> tuple[Tensor, list[str]]:
-    """Original and strongest counterfactual for each of two attributes, and what stands above."""
+    """Original and counterfactual for each of two attributes, and what stands above."""
     target = Target.load(name)
     world = worlds[target.config["world"]]
     found = diagnose(
@@ -85,9 +86,9 @@ def _strip(
         **how,
     ).result
     pictures, titles = [], []
-    for attribute in attributes:
+    for place, attribute in enumerate(attributes):
         n = found.attributes.index(world.prompt(attribute))
-        (best,) = found.strongest(n, 1)
+        best = found.strongest(n, 2)[place if attributes[0] == attributes[1] else 0]
         pictures += [found.originals([best])[0], found.images([best], n)[0]]
         titles += [f"{float(found.p_original[best]):.2f}"]
         titles += [f"{attribute} {float(found.p[best, n]):.2f}"]

@@ -32,26 +32,31 @@ def found_first(measured: Sensitivity, truth: Sensitivity) -> bool:
 
 
 def pool_pair(cases: Sequence[Case]) -> Case:
-    """The classifiers of one pair as one: their images, and their truths' images, together.
+    """The classifiers of one pair as one: image by image, the mean change of all of them.
+
+    They see the same images, so that three classifiers are no three times as many images, and an
+    interval is over the images. ``flipped``: what most of them do.
 
     Raises:
-        InputError: classifiers of several pairs, or of other attributes.
+        InputError: classifiers of several pairs, of other attributes or of other images.
     """
     first = cases[0]
-    attributes = {case.truth.attributes for case in cases}
-    if len({pair_of(case.name) for case in cases}) > 1 or len(attributes) > 1:
+    asked = {(case.truth.attributes, tuple(len(m.change) for m in case.measured)) for case in cases}
+    if len({pair_of(case.name) for case in cases}) > 1 or len(asked) > 1:
         raise InputError(
-            f"Only classifiers of one pair pool, got {', '.join(case.name for case in cases)}."
+            "Only classifiers of one pair pool, asked the same of the same images, got "
+            f"{', '.join(case.name for case in cases)}."
         )
-    truth = [case.truth for case in cases]
-    together = Sensitivity(
-        first.truth.attributes,
-        torch.cat([part.change for part in truth]),
-        torch.cat([part.flipped for part in truth]),
-        "intervention",
-    )
-    measured = tuple(part for case in cases for part in case.measured)
-    return replace(first, name=pair_of(first.name), measured=measured, truth=together)
+    measured = tuple(_mean(parts) for parts in zip(*(case.measured for case in cases), strict=True))
+    truth = _mean([case.truth for case in cases])
+    return replace(first, name=pair_of(first.name), measured=measured, truth=truth)
+
+
+def _mean(parts: Sequence[Sensitivity]) -> Sensitivity:
+    """Of several targets on the same images."""
+    change = torch.stack([part.change for part in parts]).mean(0)
+    flipped = torch.stack([part.flipped for part in parts]).double().mean(0) > 0.5
+    return replace(parts[0], change=change, flipped=flipped)
 
 
 def score_planted(

@@ -1,9 +1,10 @@
 """Is an attribute in the picture already, and which edit is enough to switch it? CLIP says.
 
-Both look at e(x)·Δt of an image: above 0, it fits the attribute's sentence better than the neutral
-one. The truth that a diagnosis is held against switches an attribute off where it is and on where
-it is not (``zoom.truth``); a search that begins so looks for the same thing. From the other side,
-it could show nothing but its edit's side effects.
+Both questions are put to e(x)·Δt of an image: above 0, it fits the attribute's sentence better than
+the neutral one. The truth that a diagnosis is held against switches an attribute off where it is,
+and on where it is not (``zoom.truth``). A search that begins with such a switch looks for the same
+thing; one that begins by taking away what is not there could show nothing but the edit's side
+effects.
 """
 
 from collections.abc import Sequence
