@@ -1,5 +1,7 @@
 """Flip rates by steps: worked by hand, and the same as what the search and the judges say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +106,7 @@ def test_a_table_says_why():
     assert (row.clear, row.median_step) == (0.75, 2)
 
 
-def test_pooling_resamples_targets_and_then_images():
+def test_pooling_resamples_targets_and_images():
     one = by_hand()
     never = torch.zeros_like(one.flips.raw)
     other = FlipRates(one.result, Flips(**{**vars(one.flips), "raw": never}), one.clear, one.seeds)
@@ -112,10 +114,24 @@ def test_pooling_resamples_targets_and_then_images():
     assert (both.value, both.n) == (0.375, 8)
     assert both.low == 0  # a resample may draw the same target twice
     assert both.high >= 0.75
+    assert pooled([one, other], "raw", clear=True).value == pytest.approx(2 / 6)
     assert pooled([one], "raw") == one.rate("raw")
     nothing = FlipRates(one.result, one.flips, torch.zeros(4).bool(), one.seeds)
     with pytest.raises(InputError, match="No image is clear"):
         pooled([nothing], "kept", clear=True)
+
+
+def test_twins_on_the_same_images_tell_no_more_than_one():
+    one = by_hand()
+    twins, many = pooled([one] * 2, "raw"), pooled([one] * 50, "raw")
+    assert (twins.low, twins.high) == (many.low, many.high) == (0.25, 1)
+    styles = one.result.styles + 1
+    other = FlipRates(replace(one.result, styles=styles), one.flips, one.clear, one.seeds)
+    with pytest.raises(InputError, match="over the same images"):
+        pooled([one, other], "raw")
+    fewer = FlipRates(replace(one.result, styles=styles[:2]), one.flips, one.clear, one.seeds)
+    with pytest.raises(InputError, match="over the same images"):
+        pooled([one, fewer], "raw")
 
 
 def test_a_study_is_the_search_and_the_judges_at_the_first_flip(setting, tmp_path):

@@ -27,6 +27,7 @@ from visiondx.zoom.resistance import Jury, search_seeds
 from visiondx.zoom.truth import label_prompts
 
 KINDS = ("raw", "kept")
+DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -126,20 +127,26 @@ def pooled(
 ) -> Estimate:
     """The rate over the images of several targets, or of one.
 
-    The interval resamples targets, then images; of a single target, seeds, then images.
+    The interval resamples targets and images, which are the same for all of them; of a single
+    target, seeds, then images.
 
     Raises:
-        InputError: no image counts.
+        InputError: no image counts, or the targets saw other images.
     """
-    values, groups = [], []
-    for number, part in enumerate(parts):
-        counts = part.clear if clear else torch.ones_like(part.clear)
-        values.append(part.by(kind, steps)[counts].double().numpy())
-        group = part.seeds if len(parts) == 1 else torch.full_like(part.seeds, number)
-        groups.append(group[counts].numpy())
-    if not sum(map(len, values)):
+    if any(not torch.equal(part.result.styles, parts[0].result.styles) for part in parts):
+        raise InputError("Rates of several targets pool over the same images: search the same.")
+    counts = np.stack([part.clear.numpy() | (not clear) for part in parts])  # (P, B)
+    flipped = np.stack([part.by(kind, steps).numpy() for part in parts]) & counts
+    if not counts.any():
         raise InputError("No image is clear: search more images.")
-    return bootstrap(np.concatenate(values), groups=np.concatenate(groups))
+    if len(parts) == 1:
+        return bootstrap(flipped[counts].astype(float), groups=parts[0].seeds.numpy()[counts[0]])
+    rng, (p, b) = np.random.default_rng(0), counts.shape
+    # how often each target and each image is drawn
+    targets, images = (rng.multinomial(n, np.full(n, 1 / n), DRAWS) for n in (p, b))
+    over, under = (((images @ part.T) * targets).sum(1) for part in (flipped, counts))
+    low, high = np.quantile(over[under > 0] / under[under > 0], [0.025, 0.975])
+    return Estimate(float(flipped.sum() / counts.sum()), low.item(), high.item(), int(counts.sum()))
 
 
 def to_frame(parts: dict[str, FlipRates]) -> pd.DataFrame:
