@@ -7,7 +7,7 @@ import pytest
 
 from visiondx.errors import InputError
 from visiondx.files import atomic_write, data_dir, sha256
-from visiondx.stats import bootstrap
+from visiondx.stats import bootstrap, redraw
 
 
 def test_interval_of_a_mean_is_the_normal_one():
@@ -20,6 +20,15 @@ def test_interval_of_a_mean_is_the_normal_one():
     assert estimate.high == pytest.approx(values.mean() + half, abs=0.03)
     narrow = bootstrap(values, n=4000, level=0.5)
     assert narrow.high - narrow.low == pytest.approx(2 * 0.6745 * values.std() / 20, rel=0.1)
+
+
+def test_targets_are_drawn_anew_and_share_each_draw_of_the_images():
+    images = np.random.default_rng(2).normal(size=1000)
+    alike = redraw([images] * 3, np.random.default_rng(0))
+    np.testing.assert_allclose(alike, images)  # which of them is drawn makes no difference
+    apart = redraw([np.zeros(4000), np.ones(4000)], np.random.default_rng(0))
+    shares = [(apart == mean).mean() for mean in (0, 0.5, 1)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
 
 def test_same_seed_same_interval():

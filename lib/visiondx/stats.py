@@ -1,6 +1,6 @@
 """Every reported number carries a bootstrap interval and its n."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -71,6 +71,18 @@ def bootstrap(
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
     return Estimate(float(statistic(values)), float(low), float(high), len(values))
+
+
+def redraw(drawn: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """The mean over targets that see the same images, in draws of both: (draws,).
+
+    Args:
+        drawn: of each target, its statistic in draws of the images (draws,), the same draws for
+            all. Each draw takes as many targets as there are, anew.
+    """
+    table = np.stack(drawn)  # (targets, draws)
+    chosen = rng.integers(len(table), size=table.shape)
+    return np.take_along_axis(table, chosen, 0).mean(0)
 
 
 def _blocks(rows: np.ndarray) -> int:

@@ -14,7 +14,7 @@ import torch
 from scipy.stats import rankdata
 
 from visiondx.errors import InputError
-from visiondx.stats import Estimate
+from visiondx.stats import Estimate, redraw
 from visiondx.zoom.score import MATTERS, Case
 from visiondx.zoom.sensitivity import Sensitivity
 
@@ -169,10 +169,6 @@ def _pooled(
 ) -> Estimate:
     """Mean over pairs of the mean over their classifiers; see the head of this file."""
     value = np.mean([np.mean([points[name][key] for name in own]) for own in members.values()])
-    draws = []
-    for own in members.values():
-        table = np.stack([drawn[name][key] for name in own])  # (classifiers, DRAWS)
-        chosen = rng.integers(len(own), size=table.shape)
-        draws.append(np.take_along_axis(table, chosen, 0).mean(0))
+    draws = [redraw([drawn[name][key] for name in own], rng) for own in members.values()]
     low, high = np.quantile(np.mean(draws, 0), [0.025, 0.975])
     return Estimate(float(value), float(low), float(high), sum(map(len, members.values())))

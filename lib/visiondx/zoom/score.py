@@ -99,8 +99,8 @@ def run_case(
     weights = fingerprint(name)
     own = None
     if edits is not None:
-        used = edits.of(prompts)
-        own = digest(delta_s=used.delta_s, delta_t=used.delta_t)
+        edits = edits.of(prompts)
+        own = digest(delta_s=edits.delta_s, delta_t=edits.delta_t)
     truth = interventions.sensitivity(target, asked)
     words = [prompts, world.grammar.neutral, held]
     models = [generator.fingerprint, encoder.fingerprint]

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from visiondx.errors import InputError
 from visiondx.models.device import device_of
 from visiondx.models.outputs import displacement, extent, mean_iou
-from visiondx.stats import Estimate
+from visiondx.stats import Estimate, redraw
 from visiondx.worlds.parts import coverage
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import LIMITS, compare, crossed, task_of
@@ -239,9 +239,7 @@ def _mean_over_targets(
     """Mean of the targets' values; its interval draws targets anew for each draw of the images."""
     if not values:
         raise InputError("A mean over targets needs one target or more, got none.")
-    table = np.stack(drawn)  # (targets, draws)
-    chosen = rng.integers(len(table), size=table.shape)
-    low, high = np.quantile(np.take_along_axis(table, chosen, 0).mean(0), [0.025, 0.975])
+    low, high = np.quantile(redraw(drawn, rng), [0.025, 0.975])
     return Estimate(float(np.mean(values)), float(low), float(high), len(values))
 
 
