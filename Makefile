@@ -30,6 +30,7 @@ test: lint unit smoke
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 unit: lint
 	@$(BIN)/python -m pytest -x --ignore=tests/test_notebooks.py

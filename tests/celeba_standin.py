@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from visiondx.worlds import faces
+from visiondx_worlds.worlds import faces
 
 ATTRIBUTES = ("Bald", "Eyeglasses", "Smiling", "Wearing_Hat")
 COLUMNS = ("bald", "eyeglasses", "smiling", "hat")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss.data import LossData
 
 WORDS = ("red", "green", "blue")

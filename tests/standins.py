@@ -41,7 +41,7 @@ class ToyAttributes:
 
 
 class ToyWorld:
-    """The interface of a world (`visiondx.worlds.faces`) with soft shapes instead of faces."""
+    """The interface of a world (`worlds.faces`) with soft shapes instead of faces."""
 
     names = NAMES
     binary = NAMES[:4]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from visiondx.worlds import animals, animals_balanced
-from visiondx.worlds.animals import BREEDS, FOLLOWS, LOOK
-from visiondx.worlds.animals_shape import geometry, outline
+from visiondx_worlds.worlds import animals, animals_balanced
+from visiondx_worlds.worlds.animals import BREEDS, FOLLOWS, LOOK
+from visiondx_worlds.worlds.animals_shape import geometry, outline
 
 FURS = ("striped_fur", "spotted_fur", "patched_fur", "white_fur", "black_fur")
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss.fit import FitSettings
-from visiondx.llm2loss.study import prepare_study
-from visiondx.llm2loss.truth import Sentence, true_losses
 from visiondx.models.encoder import Encoder
-from visiondx.widgets import question_parts as parts
-from visiondx.widgets.ask import Asker
-from visiondx.widgets.questions import QuestionSession
+from visiondx_worlds.marking.llm2loss.study import prepare_study
+from visiondx_worlds.marking.llm2loss.truth import Sentence, true_losses
+from visiondx_worlds.widgets import question_parts as parts
+from visiondx_worlds.widgets.ask import Asker
+from visiondx_worlds.widgets.questions import QuestionSession
 
 HAT, NONE = "a face with a hat", "a face with no hat"
 PAIRS = [(HAT, NONE), ("a smiling face", "a face with a serious mouth")]

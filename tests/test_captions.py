@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from visiondx.errors import InputError
-from visiondx.worlds import animals, faces, scenes
-from visiondx.worlds.animals import BREEDS
-from visiondx.worlds.fillers import FilledGrammar, with_fillers
+from visiondx.core.errors import InputError
+from visiondx_worlds.worlds import animals, faces, scenes
+from visiondx_worlds.worlds.animals import BREEDS
+from visiondx_worlds.worlds.fillers import FilledGrammar, with_fillers
 from world_checks import heldout_phrases, says
 
 IMAGES = {"faces": 6000, "animals": 6000, "scenes": 3000}

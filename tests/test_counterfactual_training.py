@@ -7,18 +7,18 @@ import torch
 from torch import nn
 
 from standins import ToyWorld
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.training.counterfactual import (
+from visiondx.zoom.counterfactual_training.bank import Bank, Round, to_bytes
+from visiondx.zoom.counterfactual_training.train import (
     SURE,
     CounterfactualConfig,
     Renders,
     _hardest,
     train_counterfactually,
 )
-from visiondx.training.counterfactual_bank import Bank, Round, to_bytes
-from visiondx.training.targets import TargetConfig, target_attributes
 from visiondx.zoom.multi import SearchSettings
+from visiondx_worlds.training.targets import TargetConfig, regular_renders, target_attributes
 from zoom_standins import CELLS, GridClassifier, GridGenerator, GridWorld, along
 
 SEARCH = SearchSettings(
@@ -258,13 +258,13 @@ def test_withstood_by_hand():
 
 def test_regular_renders_are_the_targets_own_training_set():
     world, config = ToyWorld(), TargetConfig("ring", "red", aligned=30, conflicting=2)
-    found = Renders.regular(world, config, n=40, seed=3)
+    found = regular_renders(world, config, n=40, seed=3)
     assert len(found) == 40
     everything = to_bytes(world.render(target_attributes(world, config, 3))).flatten(1)
     distance = (found.images.flatten(1)[:, None].int() - everything[None].int()).abs().amax(2)
     assert (distance.amin(1) == 0).all()
     assert len(distance.argmin(1).unique()) == 40  # without replacement
-    every = Renders.regular(world, config, n=1000, seed=3)
+    every = regular_renders(world, config, n=1000, seed=3)
     assert len(every) == 64
     assert every.labels.sum() == 32
     fresh = Renders.balanced(world, "ring", 10, seed=4)

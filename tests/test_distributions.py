@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.worlds import scenes
-from visiondx.worlds.distributions import Distribution
+from visiondx.core.errors import InputError
+from visiondx_worlds.worlds import scenes
+from visiondx_worlds.worlds.distributions import Distribution
 
 NAMES = ("scenes-balanced", "scenes-broad", "scenes-train")
 

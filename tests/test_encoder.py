@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from standins import ToyWorld
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
-from visiondx.training.encoder import train_tokenizer
+from visiondx_worlds.models.tiny_encoder import new_encoder, save_encoder
+from visiondx_worlds.training.encoder import train_tokenizer
 
 WORLD = ToyWorld()
 SMALL = {
@@ -22,7 +23,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    encoder = Encoder.new(train_tokenizer([WORLD], count=50), seed=0)
+    encoder = new_encoder(train_tokenizer([WORLD], count=50), seed=0)
     encoder.clip.train()
     with torch.no_grad():  # batch statistics that differ from the initial 0 and 1
         encoder.clip.encode_image(encoder.prepare(WORLD.render(WORLD.sample(32, 0))))
@@ -103,7 +104,7 @@ def test_prompts_are_checked(encoder: Encoder) -> None:
 def test_saved_and_loaded_through_the_zoo(encoder: Encoder, images, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
     encoder.tokenize.save()
-    encoder.save("toy", notebook="train/03_encoder.ipynb", seed=0)
+    save_encoder(encoder, "toy", notebook="train/03_encoder.ipynb", seed=0)
     again = Encoder.load("toy")
     torch.testing.assert_close(
         again.embed_images(images), encoder.embed_images(images), atol=5e-3, rtol=0
@@ -118,9 +119,9 @@ def test_saved_and_loaded_through_the_zoo(encoder: Encoder, images, tmp_path, mo
 
 
 def test_fingerprint_follows_the_weights(encoder: Encoder) -> None:
-    other = Encoder.new(encoder.tokenize, seed=0)
+    other = new_encoder(encoder.tokenize, seed=0)
     before, of_images = other.fingerprint, other.image_fingerprint
-    assert before == Encoder.new(encoder.tokenize, seed=0).fingerprint
+    assert before == new_encoder(encoder.tokenize, seed=0).fingerprint
     other.clip.logit_scale.data += 1e-3
     assert other.fingerprint != before
     assert other.image_fingerprint == of_images

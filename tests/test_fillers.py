@@ -1,8 +1,8 @@
 import pytest
 
-from visiondx.models.tokenizer import Tokenizer
-from visiondx.worlds import animals, faces, scenes
-from visiondx.worlds.fillers import FilledGrammar, denied, filled, with_fillers
+from visiondx_worlds.models.tokenizer import Tokenizer
+from visiondx_worlds.worlds import animals, faces, scenes
+from visiondx_worlds.worlds.fillers import FilledGrammar, denied, filled, with_fillers
 
 WORLDS = [with_fillers(faces), with_fillers(animals)]
 ids = [world.name for world in WORLDS]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels import all_pairs, dispatch
 from visiondx.kernels.all_pairs import all_pairs_loss
 

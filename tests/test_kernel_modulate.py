@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels.dispatch import triton
 from visiondx.kernels.modulate import demodulate_bias_act, demodulation, modulated_conv2d
 

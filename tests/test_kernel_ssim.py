@@ -6,7 +6,7 @@ import pytest
 import pytorch_msssim
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels import dispatch
 from visiondx.kernels.ssim import SSIMReference, ssim
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from llm2loss_standins import ColourEncoder, coloured
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss.cache import Embedded, embed
 from visiondx.llm2loss.images import pixels
 

@@ -6,13 +6,13 @@ from torch import nn
 
 from celeba_standin import COLUMNS, write_celeba
 from llm2loss_standins import ColourEncoder
-from visiondx.errors import InputError
-from visiondx.llm2loss.celeba import CelebA
+from visiondx.core.errors import InputError
+from visiondx.llm2loss.celeba.images import CelebA
+from visiondx.llm2loss.celeba.recogniser import celeba_faces, celeba_losses
 from visiondx.llm2loss.data import run_model
 from visiondx.llm2loss.fit import FitSettings
 from visiondx.llm2loss.model import LossModel
-from visiondx.llm2loss.pretrained import celeba_faces, celeba_losses
-from visiondx.worlds import faces
+from visiondx_worlds.worlds import faces
 
 
 @pytest.fixture

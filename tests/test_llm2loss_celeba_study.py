@@ -13,16 +13,20 @@ from sklearn.metrics import roc_auc_score
 import llm2loss_standins
 from celeba_standin import write_celeba
 from llm2loss_standins import ColourEncoder
-from visiondx.errors import InputError
-from visiondx.files import data_dir
-from visiondx.llm2loss.celeba_study import Pretrained, prepare_celeba_study, prepare_studies
+from visiondx.core.errors import InputError
+from visiondx.core.files import data_dir
+from visiondx.llm2loss.celeba.recogniser import celeba_faces, celeba_losses
 from visiondx.llm2loss.fit import FitSettings
-from visiondx.llm2loss.found_truth import found_truth
-from visiondx.llm2loss.pretrained import celeba_faces, celeba_losses
-from visiondx.llm2loss.scores import predicted_gaps, zero_shot_auroc
-from visiondx.llm2loss.true_bias import true_bias
-from visiondx.llm2loss.truth import PairTruth, Sentence, matching
-from visiondx.llm2loss.words import CelebAWords
+from visiondx_worlds.marking.llm2loss.celeba_study import (
+    Pretrained,
+    prepare_celeba_study,
+    prepare_studies,
+)
+from visiondx_worlds.marking.llm2loss.found_truth import found_truth
+from visiondx_worlds.marking.llm2loss.scores import predicted_gaps, zero_shot_auroc
+from visiondx_worlds.marking.llm2loss.true_bias import true_bias
+from visiondx_worlds.marking.llm2loss.truth import PairTruth, Sentence, matching
+from visiondx_worlds.marking.llm2loss.words import CelebAWords
 
 RECOGNISER = """
 import torch

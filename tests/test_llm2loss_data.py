@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from llm2loss_standins import ColourEncoder, coloured, redness
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss.data import LossData, read_arrays, read_table, run_model
 from visiondx.llm2loss.modality import modality_gap, placed, project
 

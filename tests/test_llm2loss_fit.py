@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from llm2loss_standins import redness
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss import fit, heads
 from visiondx.llm2loss.criteria import criteria
 from visiondx.llm2loss.fit import FitSettings, fit_heads

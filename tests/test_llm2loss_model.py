@@ -7,15 +7,15 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from llm2loss_standins import ColourEncoder, coloured, redness
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss import heads
 from visiondx.llm2loss.answers import Answers, Comparisons
 from visiondx.llm2loss.audit import Audit
 from visiondx.llm2loss.fit import FitSettings
 from visiondx.llm2loss.modality import project
 from visiondx.llm2loss.model import LossModel
-from visiondx.models.encoder import Encoder
-from visiondx.models.tokenizer import Tokenizer
+from visiondx_worlds.models.tiny_encoder import new_encoder
+from visiondx_worlds.models.tokenizer import Tokenizer
 
 NEUTRAL = ("a thing", "a picture")
 SETTINGS = FitSettings(batch=64, epochs=60, learning_rate=0.02, hidden=8)
@@ -223,7 +223,7 @@ def test_bad_input(models):
 
 def test_the_embedded_encoder_refuses_long_text():
     tokenizer = Tokenizer.train(["a red thing"], vocab_size=300)
-    encoder = Encoder.new(tokenizer)
+    encoder = new_encoder(tokenizer)
     embeddings = encoder.embed_images(coloured(60).repeat(1, 1, 8, 8))
     data = redness(60)
     data = type(data)(embeddings.detach(), data.losses, encoder.fingerprint)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from llm2loss_standins import ColourEncoder
-from visiondx.errors import InputError
-from visiondx.llm2loss.ood import (
+from visiondx.core.errors import InputError
+from visiondx_worlds.marking.llm2loss.ood import (
     aurocs,
     embed_words,
     inside_words,

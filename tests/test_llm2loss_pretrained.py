@@ -6,13 +6,16 @@ open_clip reads the embedded encoder from a file in the place of ViT-B-32, so th
 import json
 
 import matplotlib.pyplot as plt
+import open_clip
 import pytest
 from safetensors.torch import save_file
 
 from celeba_standin import write_celeba
-from visiondx import notebooks
-from visiondx.errors import InputError
-from visiondx.models.encoder import TINY, Encoder
+from visiondx.core.errors import InputError
+from visiondx.models.encoder import Encoder
+from visiondx.run import notebooks
+from visiondx_worlds.models.tiny_encoder import TINY
+from visiondx_worlds.models.tokenizer import Tokenizer
 
 SMALL = {
     "01_train_the_loss_model": {},
@@ -49,6 +52,11 @@ class Blinded(nn.Module):
 def load():
     return Target(Blinded(), "multiclass", labels=tuple("1234567"))
 """
+
+
+@pytest.fixture(autouse=True)
+def _its_own_tokenizer(monkeypatch):
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: Tokenizer.load())
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings
 from visiondx.llm2loss.model import LossModel
-from visiondx.llm2loss.scores import (
+from visiondx_worlds.marking.llm2loss.scores import (
     bias_correlations,
     correlation,
     image_correlations,
@@ -17,8 +17,8 @@ from visiondx.llm2loss.scores import (
     sign_accuracy,
     zero_shot_auroc,
 )
-from visiondx.llm2loss.true_bias import TrueBias
-from visiondx.worlds import faces
+from visiondx_worlds.marking.llm2loss.true_bias import TrueBias
+from visiondx_worlds.worlds import faces
 
 
 def test_correlations_by_hand():

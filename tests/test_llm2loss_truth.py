@@ -8,19 +8,25 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from visiondx.errors import InputError
-from visiondx.llm2loss.black_box import (
+from visiondx.core.errors import InputError
+from visiondx.models.target import Target
+from visiondx_worlds.marking.llm2loss.black_box import (
     SceneClasses,
     draw_examples,
     example_losses,
     load_black_boxes,
     split_examples,
 )
-from visiondx.llm2loss.true_bias import TrueBias, claim_wins, true_bias
-from visiondx.llm2loss.truth import Sentence, can_be, draw_pairs, mean_losses, true_losses
-from visiondx.models.target import Target
-from visiondx.worlds import faces, scenes
-from visiondx.worlds.people import People
+from visiondx_worlds.marking.llm2loss.true_bias import TrueBias, claim_wins, true_bias
+from visiondx_worlds.marking.llm2loss.truth import (
+    Sentence,
+    can_be,
+    draw_pairs,
+    mean_losses,
+    true_losses,
+)
+from visiondx_worlds.worlds import faces, scenes
+from visiondx_worlds.worlds.people import People
 
 
 class Brightness(nn.Module):

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from visiondx.errors import InputError
-from visiondx.llm2loss.understand import understand
-from visiondx.worlds import animals, faces
+from visiondx.core.errors import InputError
+from visiondx_worlds.marking.llm2loss.understand import understand
+from visiondx_worlds.worlds import animals, faces
 
 
 @pytest.mark.parametrize("world", [faces, animals], ids=lambda world: world.name)

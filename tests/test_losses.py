@@ -5,10 +5,8 @@ import math
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.kernels.all_pairs import all_pairs_loss
-from visiondx.kernels.ssim import SSIMReference
-from visiondx.losses import (
+from visiondx.core.errors import InputError
+from visiondx.core.losses import (
     attr_loss,
     pair_probability,
     pair_target,
@@ -18,6 +16,8 @@ from visiondx.losses import (
     target_loss,
     total_loss,
 )
+from visiondx.kernels.all_pairs import all_pairs_loss
+from visiondx.kernels.ssim import SSIMReference
 
 
 def test_target_loss_by_hand():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import visiondx
-from visiondx import notebooks
+from visiondx.run import notebooks
 
 NOTEBOOKS = notebooks.paths()
 AT_A_TIME = 2
@@ -19,7 +19,7 @@ SOURCES = {"PYTHONPATH": str(Path(visiondx.__file__).resolve().parents[1])}
 
 
 def execute(path: Path, out: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "visiondx.cli", "run", str(path), "--preset", "smoke"]
+    command = [sys.executable, "-m", "visiondx.run.cli", "run", str(path), "--preset", "smoke"]
     return subprocess.run(
         [*command, "--out", str(out)],
         env=os.environ | ONE_THREAD | SOURCES,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from visiondx import overlays
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
+from visiondx.show import overlays
 
 
 def test_points_and_parts_are_drawn_where_they_are():

@@ -3,9 +3,9 @@
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from visiondx.errors import InputError
-from visiondx.files import data_dir
-from visiondx.papers import published
+from visiondx.core.errors import InputError
+from visiondx.core.files import data_dir
+from visiondx.run.papers import published
 
 
 def test_unknown_table_names_those_there_are():

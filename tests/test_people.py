@@ -6,18 +6,18 @@ import pytest
 import torch
 import yaml
 
-from visiondx.errors import InputError
-from visiondx.files import data_dir
-from visiondx.models import zoo
-from visiondx.models.recogniser import load_recogniser, recogniser_target, save_recogniser
-from visiondx.training.recogniser import (
+from visiondx.core.errors import InputError
+from visiondx.core.files import data_dir
+from visiondx_worlds.models import zoo
+from visiondx_worlds.models.recogniser import load_recogniser, recogniser_target, save_recogniser
+from visiondx_worlds.training.recogniser import (
     Photographs,
     RecogniserConfig,
     blurred,
     train_recogniser,
 )
-from visiondx.worlds import faces
-from visiondx.worlds.people import People
+from visiondx_worlds.worlds import faces
+from visiondx_worlds.worlds.people import People
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import torch
 import yaml
 
 from standins import ToyWorld
-from visiondx.errors import InputError
-from visiondx.files import data_dir
-from visiondx.models import zoo
-from visiondx.models.embedded_targets import fingerprint
-from visiondx.models.planted_targets import load_planted, planted_names, save_planted
+from visiondx.core.errors import InputError
+from visiondx.core.files import data_dir
 from visiondx.models.target import Target
-from visiondx.training.planted import SMALL, Planted, planted, train_planted
-from visiondx.training.pool import Pool
-from visiondx.training.targets import TargetConfig, target_rows
-from visiondx.worlds import animals, faces
+from visiondx_worlds.models import zoo
+from visiondx_worlds.models.embedded_targets import fingerprint
+from visiondx_worlds.models.planted_targets import load_planted, planted_names, save_planted
+from visiondx_worlds.training.planted import SMALL, Planted, planted, train_planted
+from visiondx_worlds.training.pool import Pool
+from visiondx_worlds.training.targets import TargetConfig, target_rows
+from visiondx_worlds.worlds import animals, faces
 
 TOY = Planted("toy", (("red", "ring"),), ("ring", "wide"))
 FEW = replace(SMALL, aligned=40, conflicting=4, steps=2, batch=8, width=4)

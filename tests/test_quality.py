@@ -8,8 +8,9 @@ import torch
 from torchvision.utils import save_image
 
 from standins import NAMES, ToyWorld
-from visiondx.errors import InputError
-from visiondx.quality import (
+from visiondx.core.errors import InputError
+from visiondx.core.stats import Estimate
+from visiondx_worlds.quality.embedded import (
     BY_EYE_IMAGES,
     agreement,
     auroc,
@@ -27,7 +28,6 @@ from visiondx.quality import (
     worst_seed,
     zero_shot,
 )
-from visiondx.stats import Estimate
 
 
 def test_frechet_of_gaussians_by_hand():

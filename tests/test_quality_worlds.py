@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from standins import ToyAttributes, ToyWorld
-from visiondx.errors import InputError
-from visiondx.models.judges import Judges
-from visiondx.quality_worlds import (
+from visiondx.core.errors import InputError
+from visiondx_worlds.models.judges import Judges
+from visiondx_worlds.quality.worlds import (
     Readings,
     class_probe,
     group_readings,
     scene_judge_figures,
     shift_readings,
 )
-from visiondx.worlds import animals, scenes
+from visiondx_worlds.worlds import animals, scenes
 
 KINDS = ("grid", "pooled")
 

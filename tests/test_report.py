@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from visiondx.errors import InputError
-from visiondx.report import image_png, verdict, words, write_report
+from visiondx.core.errors import InputError
+from visiondx.show.report import image_png, verdict, words, write_report
 
 matplotlib.use("Agg")
 

@@ -13,9 +13,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from visiondx import cli, notebooks, runs
-from visiondx.errors import InputError
-from visiondx.stats import Estimate
+from visiondx.core.errors import InputError
+from visiondx.core.stats import Estimate
+from visiondx.run import cli, notebooks, runs
 
 PARAMETERS = (
     'preset = "smoke"\nout_dir = "runs/x"\nseed = 7\nimages = 64\nrate = 0.5\nwords = ["a"]'
@@ -197,7 +197,7 @@ def test_diagnose_refuses_bad_input_in_one_line(house, capsys, arguments, named)
 
 def test_the_module_runs_as_a_command():
     done = subprocess.run(
-        [sys.executable, "-m", "visiondx.cli", "run", "no_such"],
+        [sys.executable, "-m", "visiondx.run.cli", "run", "no_such"],
         env={"PYTHONPATH": str(Path(runs.__file__).parents[1])},
         capture_output=True,
         text=True,
@@ -326,3 +326,13 @@ def test_a_real_run_stores_its_outputs(house, capsys):
     assert stored.cells[-1].outputs[0].data["text/plain"] == "2"
     assert not notebooks.is_stale(stored)
     assert "report.html" in capsys.readouterr().out
+
+
+def test_an_import_makes_no_output_stale():
+    """Where a thing lives is not what it does; whatever else changes in a cell does count."""
+    cells = [new_code_cell(source) for source in ("import os\nx = 1", "%magic\nimport os")]
+    before = notebooks.source_hash(new_notebook(cells=cells))
+    cells[0].source = "from os import (\n    path,\n)\nx = 1"
+    assert notebooks.source_hash(new_notebook(cells=cells)) == before
+    cells[0].source = "import os\nx = 2"
+    assert notebooks.source_hash(new_notebook(cells=cells)) != before

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.models.scene_classifier import FAMILIES, build_scene_classifier
-from visiondx.models.target import Target, embedded
-from visiondx.training.adversarial import pgd, survives
-from visiondx.training.scene_classifiers import (
+from visiondx.core.errors import InputError
+from visiondx.models.target import Target
+from visiondx_worlds.models.embedded_targets import embedded
+from visiondx_worlds.models.scene_classifier import FAMILIES, build_scene_classifier
+from visiondx_worlds.training.adversarial import pgd, survives
+from visiondx_worlds.training.scene_classifiers import (
     POOL,
     RECIPES,
     ROBUST,
@@ -23,7 +24,7 @@ from visiondx.training.scene_classifiers import (
     save_scene_classifier,
     train_scene_classifier,
 )
-from visiondx.worlds import scenes
+from visiondx_worlds.worlds import scenes
 
 SHORT = SceneClassifierConfig("resnet", 16, 1, images=120, steps=80, batch=16, lr=5e-3, warmup=4)
 

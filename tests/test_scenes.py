@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.worlds import scenes
-from visiondx.worlds.scenes import FACTORS, SHIFTS
-from visiondx.worlds.scenes_shapes import Layer, by_group, polygon, rounded
+from visiondx.core.errors import InputError
+from visiondx_worlds.worlds import scenes
+from visiondx_worlds.worlds.scenes import FACTORS, SHIFTS
+from visiondx_worlds.worlds.scenes_shapes import Layer, by_group, polygon, rounded
 from world_checks import slopes
 
 TABLE1 = (

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from visiondx.errors import InputError
-from visiondx.worlds import scenes
+from visiondx.core.errors import InputError
+from visiondx_worlds.worlds import scenes
 from world_checks import pattern, says
 
 GRAMMAR = scenes.grammar

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write, data_dir, sha256
-from visiondx.stats import bootstrap, redraw
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write, data_dir, sha256
+from visiondx.core.stats import bootstrap, redraw
 
 
 def test_interval_of_a_mean_is_the_normal_one():

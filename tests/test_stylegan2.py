@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models import stylegan2
-from visiondx.models.discriminator import Discriminator, minibatch_std
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.stylegan2 import Generator
+from visiondx_worlds.models.discriminator import Discriminator, minibatch_std
+from visiondx_worlds.models.generators import save_generator
 
 SETTINGS = {
     "z_dim": 8,
@@ -199,7 +200,9 @@ def test_mapping_ignores_the_length_of_z(generator):
 def test_save_and_load(generator, tmp_path, monkeypatch):
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
     generator.measure(n=100)
-    generator.save("tiny", notebook="train/04_generator.ipynb", seed=1, quality={"x": 1.0})
+    save_generator(
+        generator, "tiny", notebook="train/04_generator.ipynb", seed=1, quality={"x": 1.0}
+    )
     loaded = StyleGenerator.load("tiny")
     assert loaded.fingerprint == StyleGenerator.load("tiny").fingerprint
     assert loaded.fingerprint != generator.fingerprint  # weights were rounded to fp16

@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from visiondx.errors import InputError
-from visiondx.models.classifier import build_classifier
-from visiondx.models.target import Target, check_images, save_target
+from visiondx.core.errors import InputError
+from visiondx.models.target import Target, check_images
 from visiondx.zoom.diagnose import check
+from visiondx_worlds.models.classifier import build_classifier
+from visiondx_worlds.models.embedded_targets import save_target
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

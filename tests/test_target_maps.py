@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from task_standins import PLACES, Shifter, painter, shifter
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.outputs import displacement, extent, mean_iou, overlap, soft_argmax
 from visiondx.models.target import Target
-from visiondx.training.parts import gaussian_maps
-from visiondx.worlds import faces
+from visiondx_worlds.training.parts import gaussian_maps
+from visiondx_worlds.worlds import faces
 from zoom_standins import SIDE, cells
 
 

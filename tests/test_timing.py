@@ -1,6 +1,6 @@
 import torch
 
-from visiondx import timing
+from visiondx.core import timing
 
 
 def test_calls_take_turns_and_the_first_is_not_counted(monkeypatch):

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from standins import ToyWorld
-from visiondx.errors import InputError
-from visiondx.models.tokenizer import BOS, EOS, PAD, Tokenizer
-from visiondx.training.encoder import train_tokenizer
+from visiondx.core.errors import InputError
+from visiondx_worlds.models.tokenizer import BOS, EOS, PAD, Tokenizer
+from visiondx_worlds.training.encoder import train_tokenizer
 
 
 @pytest.fixture(scope="module")

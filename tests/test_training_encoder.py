@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from standins import NAMES, ToyWorld
-from visiondx.errors import InputError
-from visiondx.memory import keep_memory
-from visiondx.models.encoder import Encoder
-from visiondx.models.tokenizer import Tokenizer
-from visiondx.training.augment import augment
-from visiondx.training.encoder import (
+from visiondx.core.augment import augment
+from visiondx.core.errors import InputError
+from visiondx.core.memory import keep_memory
+from visiondx_worlds.models.tiny_encoder import new_encoder
+from visiondx_worlds.models.tokenizer import Tokenizer
+from visiondx_worlds.training.encoder import (
     Cycle,
     EncoderConfig,
     PromptBank,
@@ -23,8 +23,8 @@ from visiondx.training.encoder import (
     train_encoder,
     train_tokenizer,
 )
-from visiondx.training.encoder_scores import evaluate_encoder
-from visiondx.training.pool import Pool
+from visiondx_worlds.training.encoder_scores import evaluate_encoder
+from visiondx_worlds.training.pool import Pool
 
 WORLD = ToyWorld()
 CONFIG = EncoderConfig(
@@ -115,7 +115,7 @@ def test_a_frozen_cycle_leaves_the_running_statistics_alone(tokenizer, tmp_path)
 
 
 def test_leaving_out_padding_changes_nothing(tokenizer: Tokenizer) -> None:
-    clip = Encoder.new(tokenizer).clip
+    clip = new_encoder(tokenizer).clip
     ids = tokenizer(["red", "a shape with corners", "日本"])
     expected = F.normalize(clip.encode_text(ids), dim=1)
     torch.testing.assert_close(embed_tokens(clip, ids), expected, atol=1e-5, rtol=1e-4)
@@ -188,7 +188,7 @@ def test_constant_attribute_has_no_area(tokenizer: Tokenizer) -> None:
         def sample(self, n, seed, given=None):
             return super().sample(n, seed, {"red": True})
 
-    areas = evaluate_encoder(Encoder.new(tokenizer), AllRed(), 40, 0)
+    areas = evaluate_encoder(new_encoder(tokenizer), AllRed(), 40, 0)
     assert math.isnan(areas["red"])
     assert 0 <= areas["ring"] <= 1
 

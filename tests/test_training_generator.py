@@ -9,17 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from visiondx.errors import InputError
-from visiondx.training.generator import (
-    GeneratorConfig,
-    Phases,
-    r1_penalty,
-    train_generator,
-)
-from visiondx.training.loop import Trainer, cosine, flat, step_seed, update_average
-from visiondx.training.regression import presence, regression_terms
-from visiondx.worlds import faces
-from visiondx.worlds.base import Attributes, World
+from visiondx.core.errors import InputError
+from visiondx.core.loop import Trainer, cosine, flat, step_seed, update_average
+from visiondx_worlds.training.generator import GeneratorConfig, Phases, r1_penalty, train_generator
+from visiondx_worlds.training.regression import presence, regression_terms
+from visiondx_worlds.worlds import faces
+from visiondx_worlds.worlds.base import Attributes, World
 
 
 class Disc(World):

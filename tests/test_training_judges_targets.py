@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from standins import NAMES, ToyAttributes, ToyWorld
-from visiondx.errors import InputError
-from visiondx.models.judges import Judges
+from visiondx.core.errors import InputError
+from visiondx.core.loop import checkpoint_folder, read_log
 from visiondx.models.target import Target
-from visiondx.training.judges import (
+from visiondx_worlds.marking.zoom.truth import true_sensitivity
+from visiondx_worlds.models.judges import Judges
+from visiondx_worlds.training.judges import (
     JudgesConfig,
     group_accuracy,
     group_sizes,
@@ -17,15 +19,13 @@ from visiondx.training.judges import (
     judge_loss,
     train_judges,
 )
-from visiondx.training.loop import checkpoint_folder, read_log
-from visiondx.training.targets import (
+from visiondx_worlds.training.targets import (
     TargetConfig,
     balanced_accuracy,
     target_attributes,
     train_target,
 )
-from visiondx.worlds import faces
-from visiondx.zoom.truth import true_sensitivity
+from visiondx_worlds.worlds import faces
 
 
 class Shapes(ToyWorld):

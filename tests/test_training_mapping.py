@@ -3,9 +3,9 @@
 import torch
 
 from visiondx.models.stylegan2 import MappingNetwork
-from visiondx.training.mapping import mapping_targets, pretrain_mapping
-from visiondx.worlds import faces
-from visiondx.worlds.base import Attributes
+from visiondx_worlds.training.mapping import mapping_targets, pretrain_mapping
+from visiondx_worlds.worlds import faces
+from visiondx_worlds.worlds.base import Attributes
 
 
 def test_targets_by_hand():

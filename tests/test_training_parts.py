@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
+from visiondx.core.loop import read_log
 from visiondx.models.stylegan2 import normalize_2nd_moment
-from visiondx.models.target import Target, save_target
-from visiondx.models.unet import build_keypoint_net, build_part_net
-from visiondx.training.loop import read_log
-from visiondx.training.parts import (
+from visiondx.models.target import Target
+from visiondx_worlds.models.embedded_targets import save_target
+from visiondx_worlds.models.unet import build_keypoint_net, build_part_net
+from visiondx_worlds.training.parts import (
     PartsConfig,
     gaussian_maps,
     heatmap_loss,
@@ -23,8 +24,8 @@ from visiondx.training.parts import (
     point_errors,
     train_parts,
 )
-from visiondx.worlds import faces
-from visiondx.worlds.parts import BACKGROUND, FACE_POINTS, coverage, part_names
+from visiondx_worlds.worlds import faces
+from visiondx_worlds.worlds.parts import BACKGROUND, FACE_POINTS, coverage, part_names
 
 SHORT = PartsConfig(
     "face-keypoints", "keypoints", FACE_POINTS, steps=40, batch=12, width=8, lr=1e-2

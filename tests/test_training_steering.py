@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from test_training_generator import TINY, Disc
-from visiondx.errors import InputError
-from visiondx.training.generator import train_generator
-from visiondx.training.steering import (
+from visiondx.core.errors import InputError
+from visiondx_worlds.training.generator import train_generator
+from visiondx_worlds.training.steering import (
     SteeringConfig,
     mean_differences,
     moves,

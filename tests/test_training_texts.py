@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from standins import ToyWorld
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
-from visiondx.training import texts
-from visiondx.training.encoder import train_tokenizer
-from visiondx.training.pool import Pool
-from visiondx.training.texts import (
+from visiondx_worlds.models.tiny_encoder import new_encoder
+from visiondx_worlds.training import texts
+from visiondx_worlds.training.encoder import train_tokenizer
+from visiondx_worlds.training.pool import Pool
+from visiondx_worlds.training.texts import (
     TextsConfig,
     attribute_effects,
     direction_loss,
@@ -46,7 +47,7 @@ CONFIG = TextsConfig(
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     # Random features tell a picture from its negative well enough for texts to learn from.
-    made = Encoder.new(train_tokenizer(WORLDS, count=50))
+    made = new_encoder(train_tokenizer(WORLDS, count=50))
     next(made.clip.visual.parameters()).data[0] = -0.0
     return made
 

@@ -13,12 +13,13 @@ from PIL import Image
 from pytorch_msssim import ssim
 from torch import nn
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.widgets import embedded, explorer, kept, parts
+from visiondx.widgets import kept, parts
 from visiondx.widgets.session import EditSession, View
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.search import SearchSettings
+from visiondx_worlds.widgets import embedded, explorer
 from zoom_standins import CELLS, NEUTRAL, GridClassifier, GridEncoder, GridGenerator, cells, prompt
 
 SETTINGS = SearchSettings(

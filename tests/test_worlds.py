@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.worlds import animals, faces, scenes
-from visiondx.worlds.base import amount, category, pieces, uniform
-from visiondx.worlds.faces_draw import _geometry, _head
-from visiondx.worlds.sdf import Canvas, ellipse, hsv, pick, segment, warmth
+from visiondx.core.errors import InputError
+from visiondx_worlds.worlds import animals, faces, scenes
+from visiondx_worlds.worlds.base import amount, category, pieces, uniform
+from visiondx_worlds.worlds.faces_draw import _geometry, _head
+from visiondx_worlds.worlds.sdf import Canvas, ellipse, hsv, pick, segment, warmth
 from world_checks import slopes
 
 WORLDS = (faces, animals, scenes)

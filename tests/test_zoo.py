@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.models import zoo
+from visiondx.core.errors import InputError
+from visiondx_worlds.models import zoo
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from task_standins import shifter
-from visiondx.errors import InputError
-from visiondx.zoom.control import control, shuffled
+from visiondx.core.errors import InputError
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.tasks import compare
+from visiondx_worlds.marking.zoom.control import control, shuffled
 from zoom_standins import GridGenerator, along, cells, prompt
 
 

@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
-from visiondx.zoom.edits import EditReport, Edits, _choose, evaluate, success_change, tune
 from visiondx.zoom.relevance import relevance_matrix
 from visiondx.zoom.search import SearchSettings
+from visiondx_worlds.marking.zoom.edits import (
+    EditReport,
+    Edits,
+    _choose,
+    evaluate,
+    success_change,
+    tune,
+)
+from visiondx_worlds.marking.zoom.truth import with_truth
 from zoom_standins import (
     NEUTRAL,
     GridClassifier,
@@ -28,11 +36,12 @@ def pieces(weights=None):
     return Target(GridClassifier(weights or {0: 5.0, 3: 20.0})), generator, encoder, M
 
 
-def run(prompts=PROMPTS, weights=None, **settings):
+def run(prompts=PROMPTS, weights=None, world=None, known=None, **settings):
     target, generator, encoder, M = pieces(weights)
     target.config = {"planted": "dark"}
     settings = {"M": M, "images": 8, "settings": FAST, "threshold": 0.7, **settings}
-    return diagnose(target, prompts, NEUTRAL, generator, encoder, **settings)
+    found = diagnose(target, prompts, NEUTRAL, generator, encoder, **settings)
+    return with_truth(found, world, target, known) if world else found
 
 
 def test_planted_attribute_is_found_and_scored(tmp_path):
@@ -61,7 +70,7 @@ def test_counterfactuals_are_ready_for_the_report():
 
 
 def test_an_own_target_has_no_truth():
-    found = run(world=None)
+    found = run()
     assert found.truth is None
     assert found.truth_frame() is None
     assert set(found.metrics()) == {f"h.{name}" for name in PROMPTS}

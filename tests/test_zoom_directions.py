@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.zoom.directions import (
     Directions,
     directions,

@@ -3,16 +3,16 @@ import pandas as pd
 import pytest
 import torch
 
-from visiondx import plots
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.disentangle import (
+from visiondx.show import plots
+from visiondx.zoom.search import SearchSettings, search
+from visiondx_worlds.marking.zoom.disentangle import (
     Disentanglement,
     clip_reader,
     disentanglement,
     judge_reader,
 )
-from visiondx.zoom.search import SearchSettings, search
 from zoom_standins import (
     NEUTRAL,
     GridClassifier,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.zoom.directions import directions, largest_threshold, text_directions
 from visiondx.zoom.estimate import CHANNELS, edit_directions, edit_relevance
-from visiondx.zoom.gradient import gradient_directions
+from visiondx.zoom.gradient_directions import gradient_directions
 from visiondx.zoom.relevance import relevance_matrix
 from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
 

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.descent import SearchSettings
-from visiondx.zoom.flip_rates import FlipRates, flip_rates, plot_rates, pooled, to_frame
-from visiondx.zoom.kept import ALL, Flips, Realism, clear, judge_flips
 from visiondx.zoom.multi import MultiResult, multi_search
-from visiondx.zoom.resistance import Jury
+from visiondx_worlds.marking.zoom.flip_rates import (
+    FlipRates,
+    flip_rates,
+    plot_rates,
+    pooled,
+    to_frame,
+)
+from visiondx_worlds.marking.zoom.kept import ALL, Flips, Realism, clear, judge_flips
+from visiondx_worlds.marking.zoom.resistance import Jury
 from zoom_standins import (
     GridClassifier,
     GridEncoder,

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.zoom.directions import directions, text_directions
-from visiondx.zoom.gradient import gradient_directions, gradient_relevance
+from visiondx.zoom.gradient_directions import gradient_directions, gradient_relevance
 from visiondx.zoom.relevance import relevance_matrix
 from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.kept import ALL, Flips, Realism, clear, flips, judge_flips
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.search import SearchSettings, search
+from visiondx_worlds.marking.zoom.kept import ALL, Flips, Realism, clear, flips, judge_flips
 from zoom_standins import GridClassifier, GridGenerator, GridJudges, GridWorld, along, prompt
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_msssim import ssim
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.multi import MultiResult, multi_search
 from visiondx.zoom.search import SearchSettings, search

@@ -6,11 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from visiondx.errors import InputError
-from visiondx.zoom.planted_examples import worst_and_best
-from visiondx.zoom.planted_score import found_first, planted_frame, pool_pair, score_planted
-from visiondx.zoom.score import Case
+from visiondx.core.errors import InputError
 from visiondx.zoom.sensitivity import Sensitivity
+from visiondx_worlds.marking.zoom.planted_examples import worst_and_best
+from visiondx_worlds.marking.zoom.planted_score import (
+    found_first,
+    planted_frame,
+    pool_pair,
+    score_planted,
+)
+from visiondx_worlds.marking.zoom.score import Case
 
 NAMES = ("hat", "beard", "smile", "bangs")
 

@@ -2,10 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visiondx.errors import InputError
-from visiondx.models import zoo
+from visiondx.core.errors import InputError
 from visiondx.zoom.directions import directions
-from visiondx.zoom.relevance import relevance, relevance_matrix, save_relevance
+from visiondx.zoom.relevance import relevance, relevance_matrix
+from visiondx_worlds.models import zoo
+from visiondx_worlds.models.generators import save_relevance
 from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
 
 

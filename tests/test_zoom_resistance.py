@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from test_zoom_kept import GridJudges
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.fixed_edits import fixed_edits, grid_weights, harm, random_weights
-from visiondx.zoom.kept import Realism
 from visiondx.zoom.multi import SearchSettings, multi_search
-from visiondx.zoom.resistance import (
+from visiondx.zoom.weights import grid_weights, random_weights
+from visiondx_worlds.marking.zoom.fixed_edits import fixed_edits, harm
+from visiondx_worlds.marking.zoom.kept import Realism
+from visiondx_worlds.marking.zoom.resistance import (
     TOGETHER,
     Jury,
     Resistance,

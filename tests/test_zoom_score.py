@@ -6,17 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
-from visiondx import plots, report
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
+from visiondx.show import plots, report
 from visiondx.zoom.diagnose import diagnose
-from visiondx.zoom.planted_examples import plot_examples
 from visiondx.zoom.relevance import relevance_matrix
-from visiondx.zoom.score import Case, kept_sensitivity, run_case, score, to_frame
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.sweep import sweep
-from visiondx.zoom.truth import Interventions, label_prompts
+from visiondx_worlds.marking.zoom.planted_examples import plot_examples
+from visiondx_worlds.marking.zoom.score import Case, kept_sensitivity, run_case, score, to_frame
+from visiondx_worlds.marking.zoom.truth import Interventions, label_prompts
 from zoom_standins import (
     NEUTRAL,
     GridClassifier,
@@ -102,7 +102,7 @@ def embedded_case(monkeypatch):
     target = Target(GridClassifier({0: 5.0, 3: 20.0}))
     target.config = {"label": "bright", "planted": "dark", "world": "grid"}
     monkeypatch.setattr(Target, "load", lambda name: target)
-    monkeypatch.setattr("visiondx.zoom.score.fingerprint", lambda name: "weights")
+    monkeypatch.setattr("visiondx_worlds.marking.zoom.score.fingerprint", lambda name: "weights")
     world = GridWorld()
     world.name, world.grammar = "grid", SimpleNamespace(neutral=NEUTRAL)
     generator = GridGenerator()

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_msssim import ssim
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.search import SearchSettings, gradient_step, search
 from zoom_standins import (

@@ -3,11 +3,12 @@ import pandas as pd
 import pytest
 import torch
 
-from visiondx import plots
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
+from visiondx.show import plots
+from visiondx.zoom.agreement import mean_spearman, spearman
 from visiondx.zoom.sensitivity import Sensitivity
-from visiondx.zoom.truth import Interventions, mean_spearman, named, spearman, true_sensitivity
+from visiondx_worlds.marking.zoom.truth import Interventions, named, true_sensitivity
 from zoom_standins import GridClassifier, GridWorld, prompt
 
 

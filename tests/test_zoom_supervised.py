@@ -8,15 +8,21 @@ import torch.nn.functional as F
 from pytorch_msssim import ssim
 from torch import nn
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.worlds import faces
-from visiondx.worlds.base import Attributes, World, category, presence, uniform
-from visiondx.zoom import supervised
+from visiondx.zoom.agreement import mean_spearman, spearman, split_half
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
-from visiondx.zoom.supervised import Renderer, ends, run_supervised, supervised_search
-from visiondx.zoom.truth import mean_spearman, spearman, split_half, true_sensitivity
+from visiondx_worlds.marking.zoom import supervised
+from visiondx_worlds.marking.zoom.supervised import (
+    Renderer,
+    ends,
+    run_supervised,
+    supervised_search,
+)
+from visiondx_worlds.marking.zoom.truth import true_sensitivity
+from visiondx_worlds.worlds import faces
+from visiondx_worlds.worlds.base import Attributes, World, category, presence, uniform
 
 NAMES = ("lamp", "shade", "red")
 PAINT = (0.2, 0.9)  # of what is not red, and of what is

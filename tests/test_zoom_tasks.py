@@ -7,19 +7,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from task_standins import Shifter, painter, shifter
-from visiondx.errors import InputError
-from visiondx.losses import keypoint_loss, part_loss, target_loss
+from visiondx.core.errors import InputError
+from visiondx.core.losses import keypoint_loss, part_loss, target_loss
 from visiondx.models.outputs import mean_iou, soft_argmax
 from visiondx.models.target import Target
-from visiondx.worlds import faces
 from visiondx.zoom.diagnose import diagnose
-from visiondx.zoom.kept import judge_flips
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.relevance import relevance_matrix
 from visiondx.zoom.search import SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import LIMITS, compare, crossed, original
-from visiondx.zoom.truth import true_movement, true_sensitivity
+from visiondx_worlds.marking.zoom.kept import judge_flips
+from visiondx_worlds.marking.zoom.truth import true_movement, true_sensitivity, with_truth
+from visiondx_worlds.worlds import faces
 from zoom_standins import (
     NEUTRAL,
     SIDE,
@@ -229,8 +229,9 @@ def test_nan_stops_with_step_and_term():
 def test_a_diagnosis_takes_a_detector(tmp_path):
     generator, encoder = GridGenerator(), GridEncoder()
     M = relevance_matrix(generator, encoder, 4, cache=None)
+    target = shifter({0: 0.1, 3: 0.6})
     found = diagnose(
-        shifter({0: 0.1, 3: 0.6}),
+        target,
         [prompt(0), prompt(3), prompt(11)],
         NEUTRAL,
         generator,
@@ -239,9 +240,8 @@ def test_a_diagnosis_takes_a_detector(tmp_path):
         settings=SearchSettings(**PLAIN),
         threshold=0.7,
         M=M,
-        world=GridWorld(),
-        truth_images=20,
     )
+    found = with_truth(found, GridWorld(), target, images=20)
     assert found.sensitivity.rank[0] == found.truth.rank[0] == prompt(3)
     found.save(tmp_path)
     assert len(found.counterfactuals(pairs=1)) == 3

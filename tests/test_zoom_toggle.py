@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.directions import text_directions

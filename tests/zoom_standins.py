@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.zoom.directions import Directions
 
 CELLS, PATCH = 16, 4

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels.all_pairs_triton import TritonAllPairs
 from visiondx.kernels.dispatch import attempt, choose
 

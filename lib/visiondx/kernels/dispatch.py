@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 
 try:
     import triton

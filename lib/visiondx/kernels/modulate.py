@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels.dispatch import attempt, choose
 from visiondx.kernels.modulate_triton import TritonEpilogue
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels.dispatch import attempt, choose
 from visiondx.kernels.ssim_triton import TILE, TritonSSIM
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 from torch import Tensor
 
-from visiondx import plots
-from visiondx.files import atomic_write
+from visiondx.core.files import atomic_write
+from visiondx.show import plots
 
 MEANING = {
     "regressor": "predicted loss",

@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from visiondx import plots
-from visiondx.files import atomic_write
+from visiondx.core.files import atomic_write
+from visiondx.core.stats import Estimate, bootstrap
 from visiondx.llm2loss.answers import aggregated
-from visiondx.stats import Estimate, bootstrap
+from visiondx.show import plots
 
 
 @dataclass(frozen=True)

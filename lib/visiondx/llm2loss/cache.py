@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
 from visiondx.llm2loss.images import Batch, Source, batches
 from visiondx.models.encoder import Encoder
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
 
 

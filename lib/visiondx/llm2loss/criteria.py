@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from visiondx.core.losses import pair_target, ranking_loss, regression_loss
 from visiondx.kernels.all_pairs import all_pairs_loss
 from visiondx.llm2loss.fit import Criterion
-from visiondx.losses import pair_target, ranking_loss, regression_loss
 
 
 def criteria(kind: str, pairs: str) -> tuple[Criterion, Criterion]:

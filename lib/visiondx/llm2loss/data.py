@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
 from visiondx.llm2loss.cache import embed
 from visiondx.models.encoder import Encoder
 

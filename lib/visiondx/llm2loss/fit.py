@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write, digest
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write, digest
+from visiondx.core.loop import step_seed
 from visiondx.llm2loss import heads
-from visiondx.training.loop import step_seed
 
 SAVE_SECONDS = 20.0  # between two checkpoints
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam

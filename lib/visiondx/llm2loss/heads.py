@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 
 HEADS = ("linear", "mlp")
 

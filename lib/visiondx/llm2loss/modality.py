@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
 
 
 def placed(embeddings: Tensor, mean: Tensor | None) -> Tensor:

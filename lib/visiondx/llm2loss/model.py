@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from visiondx import plots
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
+from visiondx.core.loop import step_seed
 from visiondx.llm2loss import heads
 from visiondx.llm2loss.answers import Answers, Comparisons, aggregated
 from visiondx.llm2loss.audit import Audit
@@ -25,7 +25,7 @@ from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings, fit_heads
 from visiondx.llm2loss.modality import placed, project
 from visiondx.models.encoder import Encoder
-from visiondx.training.loop import step_seed
+from visiondx.show import plots
 
 KINDS = ("ranker", "regressor", "classifier")
 AGGREGATIONS = ("mean", "median")

@@ -1,23 +1,16 @@
-"""`Encoder`: images and words in one space. Any open_clip model, or the small one embedded here."""
+"""`Encoder`: images and words in one space. Any open_clip model, or one by name."""
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.model import get_model_preprocess_cfg, set_model_preprocess_cfg
-from open_clip.transform import PreprocessCfg
+from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visiondx.errors import InputError
-from visiondx.models import tower, zoo  # noqa: F401  (tower registers itself with timm)
-from visiondx.models.tokenizer import Tokenizer
-
-TINY = "visiondx-tiny"
-open_clip.add_model_config(Path(__file__).parent / "configs")
+from visiondx.core.errors import InputError
+from visiondx.models import registry
 
 
 class Encoder(nn.Module):
@@ -28,7 +21,8 @@ class Encoder(nn.Module):
 
     Args:
         clip: an open_clip model; its image size, mean and standard deviation are used.
-        tokenize: texts -> LongTensor (N, context_length), like an open_clip tokenizer.
+        tokenize: texts -> LongTensor (N, context_length), like an open_clip tokenizer; one with the
+            attribute ``never_cuts`` refuses a text that is too long by itself.
         tokenizer_name: enters the fingerprint: the same weights read other tokens differently.
     """
 
@@ -73,66 +67,22 @@ class Encoder(nn.Module):
             raise InputError(f"Encoder {name!r} needs weights: give a tag or a file as pretrained.")
         try:
             clip = open_clip.create_model(name, pretrained, device=device)
-            tokenize = Tokenizer.load() if name == TINY else open_clip.get_tokenizer(name)
-        except InputError:
-            raise
+            tokenize = open_clip.get_tokenizer(name)
         except Exception as error:
             raise InputError(
                 f"open_clip could not load {name!r} with pretrained={pretrained!r} ({error}); "
                 "check the name, the tag or path, and the network."
             ) from error
-        known = tokenize.fingerprint if isinstance(tokenize, Tokenizer) else name
-        return cls(clip, tokenize, known)
-
-    @classmethod
-    def new(cls, tokenizer: Tokenizer, seed: int = 0) -> "Encoder":
-        """The embedded architecture with random weights, to be trained."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            clip = open_clip.CLIP(**open_clip.get_model_config(TINY))
-        size = clip.visual.image_size
-        set_model_preprocess_cfg(clip, asdict(PreprocessCfg(size=size)))
-        if tokenizer.vocab_size > clip.vocab_size:
-            raise InputError(
-                f"A tokenizer of {tokenizer.vocab_size} tokens does not fit into {TINY}, which has "
-                f"{clip.vocab_size}; train it with a smaller vocab_size."
-            )
-        tokenizer.context_length = clip.context_length
-        return cls(clip, tokenizer, tokenizer.fingerprint)
+        return cls(clip, tokenize, name)
 
     @classmethod
     def load(cls, name: str = "embedded", device: str | torch.device = "cpu") -> "Encoder":
-        """An encoder kept in data/weights/ as "encoder-<name>", written by `save`.
+        """An encoder that an installed package offers by name, such as the embedded one.
 
         Raises:
-            InputError: a missing or altered weight file, or another tokenizer than it was
-                trained with.
+            InputError: nobody offers it, or its weights are missing or altered.
         """
-        tensors, config = zoo.load(f"encoder-{name}")
-        tokenizer = Tokenizer.load()
-        if tokenizer.fingerprint != config["tokenizer"]:
-            raise InputError(
-                f"Encoder {name!r} was trained with another tokenizer than data/prompts/"
-                "tokenizer.json; restore that file or train the encoder again."
-            )
-        encoder = cls.new(tokenizer)
-        encoder.clip.load_state_dict(tensors)
-        return encoder.to(device)
-
-    def save(
-        self, name: str = "embedded", *, notebook: str, seed: int, quality: dict | None = None
-    ) -> None:
-        """Keep the weights as "encoder-<name>" in data/weights/, with what made them."""
-        config = {"model": TINY, "tokenizer": self.tokenizer_name}
-        tensors = {key: value.contiguous() for key, value in self.clip.state_dict().items()}
-        zoo.save(
-            f"encoder-{name}",
-            tensors,
-            config,
-            notebook=notebook,
-            seed=seed,
-            quality=quality or {},
-        )
+        return registry.ask("encoder", name, device)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in eval mode; training works on the wrapped `clip`."""
@@ -204,7 +154,7 @@ class Encoder(nn.Module):
         for text in texts:
             if not text.strip():
                 raise InputError(f"The prompt {text!r} is empty; write a few words.")
-        if isinstance(self.tokenize, Tokenizer):
+        if getattr(self.tokenize, "never_cuts", False):
             return self.tokenize(texts)
         # open_clip's tokenizers cut silently and pad on the right: with one slot more, a text that
         # was cut shows another row.

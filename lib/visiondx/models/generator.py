@@ -1,13 +1,14 @@
 """A StyleGAN2 generator as the methods see it: one style vector in, images in [0, 1] out."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from visiondx.errors import InputError
-from visiondx.models import zoo
+from visiondx.core.errors import InputError
+from visiondx.models import registry
 from visiondx.models.stylegan2 import Generator
 
 STATISTICS_SAMPLES = 10_000
@@ -106,20 +107,21 @@ class StyleGenerator(nn.Module):
             digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, name: str = "faces", **about: object) -> None:
-        """Write through `zoo.save`; ``about``: its notebook, seed and quality."""
-        zoo.save(name, self.state_dict(), dict(self.settings), **about)
-
     @classmethod
-    def load(cls, name: str = "faces") -> "StyleGenerator":
-        """Read a generator from the zoo.
-
-        Raises:
-            InputError: the weights are missing, altered or of another model.
-        """
-        tensors, config = zoo.load(name)
+    def build(cls, tensors: Mapping[str, Tensor], settings: Mapping) -> "StyleGenerator":
+        """The generator with these weights and buffers; ``settings`` as they were saved."""
         # JSON turns the resolutions into strings
-        settings = {**config, "channels": {int(r): c for r, c in config["channels"].items()}}
+        channels = {int(resolution): c for resolution, c in settings["channels"].items()}
+        settings = {**settings, "channels": channels}
         generator = cls(Generator(**settings), settings)
         generator.load_state_dict(tensors)
         return generator
+
+    @classmethod
+    def load(cls, name: str = "faces") -> "StyleGenerator":
+        """A generator that an installed package offers by name, such as the embedded worlds'.
+
+        Raises:
+            InputError: nobody offers it, or its weights are missing or altered.
+        """
+        return registry.ask("generator", name)

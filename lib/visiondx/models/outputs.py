@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 
 TASKS = ("binary", "multiclass", "keypoints", "segmentation")
 SHAPES = {"keypoints": "(B, K, h, w), a heat map a point", "segmentation": "(B, P, h, w)"}

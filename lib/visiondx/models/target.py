@@ -10,11 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visiondx.errors import InputError
-from visiondx.models.embedded_targets import EMBEDDED, embedded, load_embedded, save_target
-from visiondx.models.outputs import TASKS, adapt, answers, check_labels, check_task, sensitive
-
-__all__ = ["EMBEDDED", "TASKS", "Target", "check_images", "embedded", "save_target"]
+from visiondx.core.errors import InputError
+from visiondx.models import registry
+from visiondx.models.outputs import adapt, answers, check_labels, check_task, sensitive
 
 
 class Target(nn.Module):
@@ -200,10 +198,7 @@ class Target(nn.Module):
         """
         check_task(task)
         if ".py" not in spec and "/" not in spec:
-            module, card = load_embedded(spec)
-            target = cls(module, card["task"], card["labels"], mean=card["mean"], std=card["std"])
-            target.config = card
-            return target
+            return registry.ask("target", spec)
         path, _, function = spec.rpartition(":")
         if not path.endswith(".py") or not function:
             raise InputError(

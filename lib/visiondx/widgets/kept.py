@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
 from visiondx.widgets.session import EditSession, View
 
 SIZE = 320  # least pixels of a shown picture's longer side

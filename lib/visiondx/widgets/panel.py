@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import ipywidgets as widgets
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.widgets import parts
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.kernels.ssim import SSIMReference
 from visiondx.models.target import Target
 from visiondx.zoom.descent import SearchSettings

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
+from visiondx.core.losses import attr_loss, struct_loss, total_loss
 from visiondx.kernels.ssim import SSIMReference
-from visiondx.losses import attr_loss, struct_loss, total_loss
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.tasks import crossed, original
 
@@ -47,7 +47,7 @@ class SearchSettings:
         growth: alpha is multiplied by it at every step. With ``stop_when="flipped"``, images that
             withstand are pushed ever harder, in the spirit of Carlini and Wagner (2017), who raise
             their constant from one attack to the next, and the others keep their mild edits.
-        batch: pairs synthesised at once, at most; None chooses by the device (see ``zoom.memory``).
+        batch: pairs synthesised at once, at most; None chooses by the device (``core.batching``).
             Where memory runs out it is halved. It changes results by rounding only, which a search
             with long steps can amplify.
         update: what η multiplies: the "gradient" (Eq. 10), its "sign" (the linear approximation of

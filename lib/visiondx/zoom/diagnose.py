@@ -9,28 +9,28 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
+from visiondx.core.stats import Estimate
 from visiondx.models.target import Target
-from visiondx.stats import Estimate
+from visiondx.zoom.agreement import spearman
 from visiondx.zoom.directions import Directions, check_prompts, text_directions
 from visiondx.zoom.estimate import CHANNELS, check_estimator, edit_directions
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.search import Consistency, SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import task_of
-from visiondx.zoom.truth import named, spearman, true_sensitivity
 
 CHECKED = 4  # images that the target is tried on first
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. ``truth`` has the prompts that the world knows, under their prompts."""
+    """What was found. Where the truth is known, it has the prompts that were asked about."""
 
     sensitivity: Sensitivity
     result: SearchResult
-    truth: Sensitivity | None
-    planted: str | None  # the prompt of the planted attribute, if the target has one
+    truth: Sensitivity | None = None
+    planted: str | None = None  # the prompt of the planted attribute, if the target has one
 
     @property
     def directions(self) -> Directions:
@@ -143,9 +143,6 @@ def diagnose(
     templates: Sequence[str] | None = None,
     truncation: float = 1.0,
     M: Tensor | None = None,
-    world=None,
-    known: dict[str, str] | None = None,
-    truth_images: int = 256,
 ) -> Diagnosis:
     """Run ZOOM on a target; everything that can be wrong with the input is tried first (``check``).
 
@@ -160,8 +157,6 @@ def diagnose(
             as ``zoom.toggle``'s. Then none is estimated, and what is said here about how
             (``directions`` to ``templates``, and ``M``) does not count.
         M: the relevance matrix; None takes the shipped one or computes it (minutes).
-        world: with it, the true sensitivities of the prompts that it knows are measured too.
-        known: prompt -> the world's attribute, for prompts that its grammar does not say.
 
     Raises:
         InputError: before any long work, for anything that is wrong with target, words or numbers.
@@ -200,15 +195,7 @@ def diagnose(
         edits = edits.of(attributes)
     styles = generator.sample_styles(images, seed, truncation)
     result = search(generator, target, encoder, edits, styles, settings, consistency, seed)
-    sensitivity = Sensitivity.from_search(result)
-
-    truth = planted = None
-    if world is not None and (spoken := named(world, attributes, known)):
-        truth = true_sensitivity(world, target, list(spoken.values()), truth_images, seed)
-        truth = truth.renamed(list(spoken))
-        prompts = {name: prompt for prompt, name in spoken.items()}
-        planted = prompts.get(target.config.get("planted"))
-    return Diagnosis(sensitivity, result, truth, planted)
+    return Diagnosis(Sensitivity.from_search(result), result)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 
 SIDES = ("two", "one")
 

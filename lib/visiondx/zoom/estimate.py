@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from visiondx.errors import InputError
+from visiondx.core.errors import InputError
 from visiondx.zoom.directions import (
     Directions,
     check_sided,
@@ -12,7 +12,7 @@ from visiondx.zoom.directions import (
     text_directions,
     threshold_for,
 )
-from visiondx.zoom.gradient import gradient_relevance
+from visiondx.zoom.gradient_directions import gradient_relevance
 from visiondx.zoom.relevance import relevance
 
 ESTIMATORS = ("relevance", "gradient")
@@ -67,7 +67,7 @@ def edit_relevance(
     M: Tensor | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """What λ is held against, (N, c_S): M·Δt, or what stands for it (see ``zoom.gradient``).
+    """What λ is held against, (N, c_S): M·Δt, or what stands for it (``gradient_directions``).
 
     Args:
         delta_t: (N, c_T), unit norm. The others are those of ``edit_directions``.

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.errors import InputError
+from visiondx.core.batching import Batch
+from visiondx.core.errors import InputError
 from visiondx.zoom.descent import (
     Consistency,
     Objective,
@@ -17,7 +18,6 @@ from visiondx.zoom.descent import (
     frozen,
 )
 from visiondx.zoom.directions import Directions
-from visiondx.zoom.memory import Batch
 from visiondx.zoom.multi_result import MultiResult, effect
 from visiondx.zoom.tasks import task_of
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
-from visiondx import plots
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
-from visiondx.stats import Estimate, bootstrap
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
+from visiondx.core.stats import Estimate, bootstrap
+from visiondx.show import plots
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.tasks import crossed
 

@@ -17,12 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.errors import InputError
-from visiondx.files import atomic_write
-from visiondx.memory import keep_memory
-from visiondx.models import zoo
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
+from visiondx.core.memory import keep_memory
+from visiondx.models import registry
 
-KEPT = "-relevance"  # a kept M is called "<world>-relevance" in the zoo
 REACH = 2.5  # deviations that a channel is pushed from its mean; StyleCLIP: 5
 
 
@@ -39,39 +38,10 @@ def relevance(
     text enters M), never by a name. A kept M that is missing or altered is not an error: computing
     it is the fix.
     """
-    theirs = generator.fingerprint, encoder.image_fingerprint
-    for name, entry in zoo.manifest().items():
-        config = entry["config"]
-        if name.endswith(KEPT) and (config.get("generator"), config.get("encoder")) == theirs:
-            try:
-                return zoo.load(name)[0]["M"].to(generator.style_mean)
-            except InputError:
-                continue
+    M = registry.kept("relevance", generator.fingerprint, encoder.image_fingerprint)
+    if M is not None:
+        return M.to(generator.style_mean)
     return relevance_matrix(generator, encoder, images, cache=cache, **settings)
-
-
-def save_relevance(
-    M: Tensor,
-    generator,
-    encoder,
-    images: int,
-    *,
-    world: str = "faces",
-    notebook: str,
-    seed: int,
-    quality: dict,
-) -> None:
-    """Keep M in the zoo as ``<world>-relevance``, with the fingerprints that ``relevance`` knows.
-
-    One M a world is kept: the next one, for another generator or encoder, replaces it.
-    """
-    config = {
-        "generator": generator.fingerprint,
-        "encoder": encoder.image_fingerprint,
-        "images": images,
-        "shape": list(M.shape),
-    }
-    zoo.save(world + KEPT, {"M": M}, config, notebook=notebook, seed=seed, quality=quality)
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
-from visiondx import plots
-from visiondx.files import atomic_write
+from visiondx.core.files import atomic_write
+from visiondx.show import plots
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.tasks import compare, crossed
 

@@ -1,8 +1,7 @@
 """Counterfactual search along single edit directions (ZOOM, section 3.3), as one batch of pairs.
 
 Every (image, attribute) pair has one scalar w; `zoom.multi` moves all attributes of an image
-together. The equations are in `zoom.descent`; `zoom.supervised` has the same search through a
-renderer.
+together. The equations are in `zoom.descent`.
 """
 
 import math
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.errors import InputError
+from visiondx.core.batching import Batch
+from visiondx.core.errors import InputError
 from visiondx.zoom.descent import (
     Consistency,
     Objective,
@@ -25,7 +25,6 @@ from visiondx.zoom.descent import (
     gradient_step,
 )
 from visiondx.zoom.directions import Directions
-from visiondx.zoom.memory import Batch
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.tasks import task_of
 from visiondx.zoom.toggle import check_encoder, toggles

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.memory import keep_memory
+from visiondx.core.memory import keep_memory
 from visiondx.zoom.directions import SIDES, from_relevance, text_directions, threshold_for
 from visiondx.zoom.estimate import edit_relevance
 

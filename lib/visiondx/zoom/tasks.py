@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visiondx.errors import InputError
-from visiondx.losses import keypoint_loss, part_loss, target_loss
+from visiondx.core.errors import InputError
+from visiondx.core.losses import keypoint_loss, part_loss, target_loss
 from visiondx.models.outputs import answers, displacement, extent, mean_iou
 
 LIMITS = {"binary": 0.5, "keypoints": 0.07, "segmentation": 0.5}

@@ -2,9 +2,8 @@
 
 Both questions are put to e(x)·Δt of an image: above 0, it fits the attribute's sentence better than
 the neutral one. The truth that a diagnosis is held against switches an attribute off where it is,
-and on where it is not (``zoom.truth``). A search that begins with such a switch looks for the same
-thing; one that begins by taking away what is not there could show nothing but the edit's side
-effects.
+and on where it is not. A search that begins with such a switch looks for the same thing; one that
+begins by taking away what is not there could show nothing but the edit's side effects.
 """
 
 from collections.abc import Sequence
@@ -14,13 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from visiondx.errors import InputError
-from visiondx.zoom.directions import (
-    Directions,
-    from_relevance,
-    text_directions,
-    threshold_for,
-)
+from visiondx.core.errors import InputError
+from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
 from visiondx.zoom.estimate import edit_relevance
 
 BATCH = 64  # images at once, without gradient

@@ -1,0 +1,48 @@
+"""Models known by a name, such as the embedded ones: what installed packages offer.
+
+A package offers models by an entry point of the group ``visiondx.models``: a module with any of the
+functions ``targets() -> names``, ``target(name)``, ``encoder(name, device)``, ``generator(name)``
+and ``relevance(generator, encoder)``. This package itself holds no weights.
+"""
+
+from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
+
+from visiondx.core.errors import InputError
+
+GROUP = "visiondx.models"
+
+
+@cache
+def providers() -> tuple[ModuleType, ...]:
+    """The modules that offer models, in the order of their entry points' names."""
+    return tuple(point.load() for point in sorted(entry_points(group=GROUP), key=lambda p: p.name))
+
+
+def ask(kind: str, *given: object) -> object:
+    """What the first provider that has it gives: ``ask("encoder", "embedded", "cpu")``.
+
+    Raises:
+        InputError: no provider of this kind, or what a provider refuses.
+    """
+    for provider in providers():
+        if hasattr(provider, kind):
+            return getattr(provider, kind)(*given)
+    raise InputError(
+        f"There is no {kind} {given[0]!r}: no installed package offers one by name; "
+        "name a file of your own."
+    )
+
+
+def offered(kind: str) -> list[str]:
+    """Names of all ``kind``, such as "targets"; none where nobody offers any."""
+    return [n for p in providers() if hasattr(p, kind) for n in getattr(p, kind)()]
+
+
+def kept(kind: str, *given: object) -> object | None:
+    """The first that a provider has ready, such as a relevance matrix; None if nobody has it."""
+    for provider in providers():
+        if hasattr(provider, kind) and (found := getattr(provider, kind)(*given)) is not None:
+            return found
+    return None

@@ -1,0 +1,1 @@
+"""Running notebooks: the command line, presets, records, and the papers' own numbers."""

@@ -1,0 +1,163 @@
+"""The command ``visiondx``: run a notebook, list the notebooks, diagnose a model of one's own."""
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from visiondx.core.errors import InputError
+from visiondx.run import notebooks, runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0, 1 where a cell failed, 2 for bad input, 130 when interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.command(given)
+    except InputError as error:
+        print(f"visiondx: {error}", file=sys.stderr)
+        return 2
+    except runs.RunError as error:
+        print(f"visiondx: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("visiondx: interrupted; what ran until then is kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="visiondx", description="Ask in words what a vision model is sensitive to."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a notebook headless")
+    run.add_argument("notebook", metavar="NOTEBOOK", help="path, or name as `visiondx list` shows")
+    run.add_argument("--preset", default="embedded", metavar="P", help="default: embedded")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; VALUE is a Python literal, or else text",
+    )
+    run.add_argument("--out", metavar="DIR", help="default: runs/<notebook>/<preset>")
+    run.add_argument(
+        "--store", action="store_true", help="copy the outputs back into the notebook itself"
+    )
+    run.set_defaults(command=_run)
+
+    show = commands.add_parser("list", help="list the notebooks")
+    show.set_defaults(command=_list)
+
+    diagnose = commands.add_parser("diagnose", help="diagnose a model: words in, a report out")
+    diagnose.add_argument(
+        "--target",
+        required=True,
+        metavar="SPEC",
+        help="path/to/file.py:function that returns a module, or the name of an embedded target",
+    )
+    diagnose.add_argument("--attributes", required=True, nargs="*", metavar="WORDS")
+    diagnose.add_argument("--neutral", metavar="WORDS", help='such as "a face"')
+    diagnose.add_argument("--generator", metavar="NAME", help="faces (default) or animals")
+    diagnose.add_argument(
+        "--directions", metavar="HOW", help="relevance (default) or gradient: no matrix, seconds"
+    )
+    diagnose.add_argument("--consistency", nargs="*", metavar="WORDS", help="what must not change")
+    diagnose.add_argument("--images", type=int, metavar="N")
+    diagnose.add_argument("--steps", type=int, metavar="N")
+    diagnose.add_argument("--seed", type=int, metavar="N")
+    diagnose.add_argument("--name", help="of the run, runs/diagnose/NAME; default: the target's")
+    diagnose.add_argument("--preset", default="embedded", metavar="P", help="default: embedded")
+    diagnose.set_defaults(command=_diagnose)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> None:
+    parameters = {name: _literal(text) for name, text in given.parameters}
+    if "target" in parameters:
+        parameters["target"] = _absolute_target(str(parameters["target"]))
+    if given.store and given.preset not in ("embedded", "full"):
+        raise InputError(
+            f"--store with preset {given.preset!r}: committed notebooks show embedded or full runs."
+        )
+    path = notebooks.find(given.notebook)
+    out = _run_and_tell(path, given.preset, parameters, given.out)
+    if given.store:
+        notebooks.store(out / "executed.ipynb", path, given.preset)
+        print(f"Outputs stored in {path}")
+
+
+def _list(given: argparse.Namespace) -> None:
+    rows = [("NOTEBOOK", "PRESETS", "TITLE")]
+    for path in notebooks.paths():
+        usable = [preset for preset in runs.presets() if _can_run(path, preset)]
+        rows.append((notebooks.key(path), " ".join(usable), notebooks.title(notebooks.read(path))))
+    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, usable, title in rows:
+        print(f"{name:<{wide[0]}}  {usable:<{wide[1]}}  {title}".rstrip())
+
+
+def _can_run(path: Path, preset: str) -> bool:
+    try:
+        runs.settings(path, preset)
+    except InputError:
+        return False
+    return True
+
+
+def _diagnose(given: argparse.Namespace) -> None:
+    if not given.attributes:
+        raise InputError('--attributes is empty: name at least one, such as "a face with bangs".')
+    target = _absolute_target(given.target)
+    name = given.name or re.sub(r"\W+", "-", Path(given.target.rpartition(":")[0] or target).stem)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
+    names = ("attributes", "neutral", "generator", "directions", "consistency")
+    names += ("images", "steps", "seed")
+    asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
+    path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
+    out = notebooks.ROOT / "runs" / "diagnose" / name
+    _run_and_tell(path, given.preset, {"target": target, "name": name, **asked}, out)
+
+
+def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any) -> Path:
+    print(f"Running {notebooks.key(path)} with preset {preset}", flush=True)
+    out = runs.run_notebook(path, preset, parameters, out)
+    print(f"Done: {out / 'report.html'}")
+    return out
+
+
+def _literal(text: str) -> Any:
+    """``8`` is a number, ``["a", "b"]`` a list, ``None`` none; whatever else is text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _absolute_target(spec: str) -> str:
+    """``file.py:function`` with the file's absolute path, for the notebook runs elsewhere.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    file, colon, function = spec.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        if spec.endswith(".py"):
+            raise InputError(f"Target {spec!r} names no function: write {spec}:function.")
+        return spec
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"Target {spec!r}: there is no file {path}.")
+    return f"{path}:{function}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

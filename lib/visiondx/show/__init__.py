@@ -1,0 +1,1 @@
+"""What people see: figures, overlays, and the report of a diagnosis."""

@@ -1,0 +1,298 @@
+"""The figures that every notebook and the report share. Each helper returns the figure."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from visiondx.core.errors import InputError
+
+if TYPE_CHECKING:
+    from visiondx.core.stats import Estimate
+    from visiondx.zoom.sensitivity import Sensitivity
+
+CELL = 1.1  # inches of one image
+FIRST, REST, TRUTH = "#d1495b", "#8fa6b8", "#2e4057"
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
+        yield
+
+
+def _text(words: str) -> str:
+    """A prompt is text, not mathematics: matplotlib would typeset what stands between dollars."""
+    return str(words).replace("$", r"\$")
+
+
+def _finish(figure: Figure) -> Figure:
+    plt.close(figure)  # returned, not shown: a notebook shows its cell's last value
+    return figure
+
+
+def image_grid(
+    images: Tensor,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    rows: Sequence[str] | None = None,
+    corners: Sequence[str] | None = None,
+) -> Figure:
+    """Images (B, 3, H, W) in [0, 1], left to right and down, with a title each and row names.
+
+    ``corners`` are written into the images, at the top right.
+
+    Raises:
+        InputError: no images, or another number of titles, corners or row names than fit.
+    """
+    if images.ndim != 4 or not len(images) or columns < 1:
+        raise InputError(f"image_grid needs images (B, 3, H, W), got {tuple(images.shape)}.")
+    height = -(-len(images) // columns)
+    for name, texts in (("titles", titles), ("corners", corners)):
+        if texts is not None and len(texts) != len(images):
+            raise InputError(f"image_grid got {len(texts)} {name} for {len(images)} images.")
+    if rows is not None and len(rows) != height:
+        raise InputError(f"image_grid got {len(rows)} row names for {height} rows.")
+    columns = min(columns, len(images))
+    margin = 0.08 * max(map(len, rows)) if rows else 0  # inches that the row names take
+    size = (CELL * columns + margin, (CELL + (0.2 if titles else 0)) * height)
+    figure, axes = plt.subplots(height, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    pixels = images.detach().float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    for i, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if i >= len(images):
+            continue
+        axis.imshow(pixels[i], interpolation="nearest")
+        if titles is not None:
+            axis.set_title(_text(titles[i]), fontsize=8, pad=2)
+        if corners is not None:
+            axis.annotate(
+                _text(corners[i]), (0.97, 0.96), xycoords="axes fraction", color="white",
+                fontsize=7, ha="right", va="top", bbox={"fc": "black", "alpha": 0.65, "pad": 1.2},
+            )  # fmt: skip
+        if rows is not None and i % columns == 0:
+            axis.set_ylabel(
+                _text(rows[i // columns]), rotation=0, ha="right", va="center", fontsize=8
+            )
+    return _finish(figure)
+
+
+def histogram(
+    sensitivity: "Sensitivity", truth: "Sensitivity | None" = None, title: str = ""
+) -> Figure:
+    """The sensitivity histogram (Fig. 4): h / Σh, strongest first, with intervals.
+
+    The interval of h is divided by the same Σh. ``truth`` adds the renderer's measurement of
+    the attributes that it knows, scaled to their part of Σh.
+    """
+    with _style():
+        height = 0.9 + 0.34 * len(sensitivity.attributes)
+        figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
+        _bars(axis, sensitivity, truth, title)
+        sns.despine(figure, left=True)
+    return _finish(figure)
+
+
+def histograms(
+    panels: Sequence[tuple[str, "Sensitivity", "Sensitivity | None"]], columns: int = 2
+) -> Figure:
+    """Several histograms side by side, as in Fig. 4: (title, sensitivity, truth or None) each."""
+    if not panels:
+        raise InputError("histograms needs at least one panel.")
+    rows = -(-len(panels) // columns)
+    height = 0.9 + 0.3 * max(len(sensitivity.attributes) for _, sensitivity, _ in panels)
+    with _style():
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(4.8 * columns, height * rows), squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for axis, (title, sensitivity, truth) in zip(axes.flat, panels):
+            _bars(axis, sensitivity, truth, title)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        sns.despine(figure, left=True)
+    return _finish(figure)
+
+
+def _bars(axis: Axes, sensitivity: "Sensitivity", truth: "Sensitivity | None", title: str) -> None:
+    order = sensitivity.rank
+    share = sensitivity.to_frame().set_index("attribute").loc[list(order)]
+    colours = [FIRST if i == 0 and sensitivity.apart else REST for i in range(len(order))]
+    total = max(float(share["h"].sum()), 1e-12)
+    at = range(len(order))
+    bars = share["h"] / total
+    spread = [(share["h"] - share["low"]) / total, (share["high"] - share["h"]) / total]
+    axis.barh(at, bars, xerr=spread, color=colours, error_kw={"ecolor": "#444", "capsize": 2})
+    if truth is not None:
+        known = truth.to_frame().set_index("attribute")["share"]
+        rows = [i for i in at if order[i] in known]
+        scale = float(bars.iloc[rows].sum())
+        points = [known[order[i]] * scale for i in rows]
+        axis.plot(points, rows, "D", color=TRUTH, label="true", clip_on=False)
+        axis.legend(loc="lower right")
+    axis.set_yticks(list(at), [_text(name) for name in order])
+    axis.invert_yaxis()
+    axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=_text(title))
+    axis.grid(axis="y", visible=False)
+
+
+def counterfactual_strip(
+    original: Tensor, steps: Tensor, probabilities: Sequence[float], labels: Sequence[str] = ()
+) -> Figure:
+    """One image on its way to its counterfactual (Fig. 3).
+
+    Args:
+        original: (3, H, W). steps: (T, 3, H, W).
+        probabilities: T + 1 numbers, f(x) and then f(x̂) of each step.
+        labels: the target's words for 0 and 1, shown beside the probability when given.
+    """
+    if len(probabilities) != len(steps) + 1:
+        raise InputError(f"{len(steps)} steps need {len(steps) + 1} probabilities.")
+    titles = [f"{p:.2f}" + (f" {labels[round(p)]}" if labels else "") for p in probabilities]
+    return image_grid(torch.cat((original[None], steps)), titles, columns=len(titles))
+
+
+def matrix(
+    frame: pd.DataFrame,
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    limit: float | None = None,
+) -> Figure:
+    """A heat map with its numbers (Fig. 6); colours from 0, or from -limit to limit."""
+    return matrices([(title, frame)], 1, xlabel, ylabel, limit)
+
+
+def matrices(
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    columns: int = 3,
+    xlabel: str = "",
+    ylabel: str = "",
+    limit: float | None = None,
+) -> Figure:
+    """Heat maps side by side, (title, frame) each, all with the same colours; see ``matrix``."""
+    if not panels:
+        raise InputError("matrices needs at least one panel.")
+    frames = [frame for _, frame in panels]
+    high, wide = (max(frame.shape[i] for frame in frames) for i in (0, 1))
+    rows, columns = -(-len(panels) // columns), min(columns, len(panels))
+    signed = any(bool((frame.to_numpy() < 0).any()) for frame in frames)
+    top = limit or max(float(frame.abs().to_numpy().max()) for frame in frames) or 1.0
+    size = ((1.6 + 0.5 * wide) * columns, (1.2 + 0.36 * high) * rows)
+    with _style():
+        figure, axes = plt.subplots(
+            rows, columns, figsize=size, squeeze=False, layout="constrained"
+        )  # fmt: skip
+        for axis, (title, frame) in zip(axes.flat, panels):
+            sns.heatmap(
+                frame.rename(index=_text, columns=_text), ax=axis, annot=True, fmt=".2f",
+                annot_kws={"fontsize": 7}, cmap="vlag" if signed else "rocket_r",
+                vmin=-top if signed else 0, vmax=top, cbar=False, square=True,
+            )  # fmt: skip
+            axis.set(title=_text(title), xlabel=xlabel, ylabel=ylabel)
+            _slant(axis)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+    return _finish(figure)
+
+
+def _slant(axis: Axes) -> None:
+    for label in axis.get_xticklabels():
+        label.set(rotation=40, ha="right", rotation_mode="anchor")
+
+
+def training_curve(
+    logs: "dict[str, pd.DataFrame]", terms: Sequence[str], title: str = "", log_scale: bool = False
+) -> Figure:
+    """Loss terms over steps, a panel each; one line a training.
+
+    Args:
+        logs: name of a training -> its log (`core.loop.read_log`). A term that a log lacks, or
+            lacks for a while, leaves a gap.
+    """
+    with _style():
+        figure, axes = plt.subplots(
+            1, len(terms), figsize=(3.6 * len(terms), 2.8), squeeze=False, layout="constrained"
+        )
+        for axis, term in zip(axes.flat, terms, strict=True):
+            for name, log in logs.items():
+                if term in log:
+                    axis.plot(log["step"], log[term], marker=".", markersize=4, label=_text(name))
+            axis.set(xlabel="step", title=_text(term))
+            if log_scale:
+                axis.set_yscale("log")
+        if len(logs) > 1:
+            axes.flat[-1].legend(fontsize=8)
+        figure.suptitle(_text(title))
+        sns.despine(figure)
+    return _finish(figure)
+
+
+def intervals(
+    table: dict[str, "dict[str, Estimate]"],
+    title: str = "",
+    xlabel: str = "",
+    lines: Sequence[float] = (),
+) -> Figure:
+    """Estimates as dots with their intervals: a row an attribute, a colour a series.
+
+    Args:
+        table: series -> {attribute: Estimate}; rows keep the order of the first series.
+        lines: dashed vertical lines, such as what was asked for.
+    """
+    names = list(dict.fromkeys(name for series in table.values() for name in series))
+    shift = 0.36 / max(1, len(table) - 1)
+    with _style():
+        figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(names)), layout="constrained")
+        for k, (label, series) in enumerate(table.items()):
+            at = [
+                names.index(name) + (k * shift - 0.18 if len(table) > 1 else 0) for name in series
+            ]
+            value, low, high = zip(*((e.value, e.low, e.high) for e in series.values()))
+            axis.hlines(at, low, high, color=f"C{k}", linewidth=2)
+            axis.plot(value, at, "o", color=f"C{k}", markersize=5, label=_text(label))
+        for line in lines:
+            axis.axvline(line, color="0.4", linestyle="--", linewidth=1)
+        axis.set_yticks(range(len(names)), [_text(name) for name in names])
+        axis.set(title=_text(title), xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+        if len(table) > 1:
+            axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # hides no row
+        sns.despine(figure, left=True)
+    return _finish(figure)
+
+
+def curves(
+    frames: dict[str, pd.DataFrame],
+    x: str,
+    y: str,
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+) -> Figure:
+    """A share over a number, such as the flip rate over steps; a line a frame.
+
+    Args:
+        frames: name of a line -> columns ``x``, ``y`` and, the interval shown as a band, ``low``
+            and ``high``.
+    """
+    with _style():
+        figure, axis = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
+        for name, frame in frames.items():
+            (line,) = axis.plot(frame[x], frame[y], label=_text(name))
+            axis.fill_between(
+                frame[x], frame["low"], frame["high"], color=line.get_color(), alpha=0.2, lw=0
+            )
+        axis.set(title=_text(title), xlabel=xlabel or x, ylabel=ylabel or y, ylim=(0, 1.02))
+        if len(frames) > 1:
+            axis.legend(fontsize=8)
+        sns.despine(figure)
+    return _finish(figure)

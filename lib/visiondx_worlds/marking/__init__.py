@@ -1,0 +1,1 @@
+"""Each method marked against the truth: a folder a method."""

@@ -1,0 +1,1 @@
+"""LLM2Loss against the truth: black boxes, what sentences mean, scores."""

@@ -1,0 +1,1 @@
+"""ZOOM against the truth: interventions, judges, planted biases and their controls."""

@@ -1,0 +1,185 @@
+"""Flip rates of a multi-attribute search (ZOOM, section 4.4), raw and kept, by number of steps.
+
+One search gives the rates after any number of steps. A flip is judged where it first happens: the
+mildest edit found that flips the image, which is nearer to the original than the most
+counterfactual one. So a flip counts as kept from that step on, or never; what the search does to
+the image afterwards changes neither rate. (`notebooks/zoom/12_search_steps` compares the choices.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from visiondx.core.errors import InputError
+from visiondx.core.stats import Estimate, bootstrap
+from visiondx.show import plots
+from visiondx.zoom.descent import SearchSettings
+from visiondx.zoom.directions import Directions
+from visiondx.zoom.multi import MultiResult
+from visiondx_worlds.marking.zoom.kept import Flips, clear, judge_flips
+from visiondx_worlds.marking.zoom.resistance import Jury, search_seeds
+from visiondx_worlds.marking.zoom.truth import label_prompts
+
+KINDS = ("raw", "kept")
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class FlipRates:
+    """B images of several seeds, all attributes at once, each at its first flip. On the CPU."""
+
+    result: MultiResult
+    flips: Flips  # of one search
+    clear: Tensor  # (B,) bool, see ``kept.clear``
+    seeds: Tensor  # (B,)
+
+    def by(self, kind: str, steps: int | None = None) -> Tensor:
+        """Which images flipped within so many steps (None: all): (B,) bool.
+
+        Raises:
+            InputError: another kind than "raw" or "kept".
+        """
+        if kind not in KINDS:
+            raise InputError(f"kind must be raw or kept, got {kind!r}.")
+        flipped = getattr(self.flips, kind)[:, 0]
+        return flipped if steps is None else flipped & (self.result.first_flip <= steps)
+
+    def rate(self, kind: str, steps: int | None = None, clear: bool = False) -> Estimate:
+        """Share of the images, or of the clear ones; the interval resamples seeds, then images."""
+        return pooled([self], kind, steps, clear)
+
+    def curve(self, kind: str, steps: Sequence[int], clear: bool = False) -> pd.DataFrame:
+        """One row a number of steps: the rate with its interval and n, for ``plot_rates``."""
+        rows = [{"steps": k, **self.rate(kind, k, clear).as_dict()} for k in steps]
+        return pd.DataFrame(rows).rename(columns={"value": "rate"})
+
+    def examples(self, count: int) -> tuple[list[int], list[int]]:
+        """The best and the worst images: the strongest kept flips, and what is not kept.
+
+        Among the worst, clear images come first: of the others nobody could tell.
+        """
+        kept, change = self.by("kept"), self.result.change
+        worst = torch.argsort((~self.clear).int(), stable=True).tolist()
+        best = change.argsort(descending=True, stable=True).tolist()
+        return [i for i in best if kept[i]][:count], [i for i in worst if not kept[i]][:count]
+
+
+def flip_rates(
+    target,
+    directions: Directions,
+    generator,
+    encoder,
+    jury: Jury,
+    world,
+    *,
+    seeds: Sequence[int],
+    images: int,
+    settings: SearchSettings,
+    folder: str | Path | None = None,
+    truncation: float = 1.0,
+) -> FlipRates:
+    """Search fresh images of every seed, and judge the first flip of each.
+
+    Images leave the search at their first flip. The target's label is held fixed by Eq. 8.
+
+    Args:
+        target: an embedded one, whose config names its label. world: the one it was trained on.
+        images: of each seed. folder: finished seeds are kept there, so that a long run resumes.
+        truncation: of the styles, see ``StyleGenerator.sample_styles``.
+
+    Raises:
+        InputError: a target without a label, or what ``multi_search`` refuses.
+    """
+    label = target.config.get("label")
+    if not label:
+        raise InputError("The target names no label that judges could read: use an embedded one.")
+    settings = replace(settings, stop_when="flipped")
+    hold = label_prompts(world, target)
+    result, drawn = search_seeds(
+        generator, target, encoder, directions, seeds, images, settings, hold, folder, truncation
+    )
+    result = result.at_first_flip()
+    return FlipRates(
+        result, judge_flips(result, jury.judges, label, jury.realism), told(result, label, jury),
+        drawn,
+    )  # fmt: skip
+
+
+def told(result: MultiResult, label: str, jury: Jury, batch: int = 128) -> Tensor:
+    """Which originals of a search are clear, see ``kept.clear``: (B,) bool."""
+    device = result.generator.style_mean.device
+    return torch.cat(
+        [
+            clear(result.originals(rows.tolist()).to(device), jury.judges, label, jury.realism)
+            for rows in torch.arange(len(result.p)).split(batch)
+        ]
+    )
+
+
+def pooled(
+    parts: Sequence[FlipRates], kind: str, steps: int | None = None, clear: bool = False
+) -> Estimate:
+    """The rate over the images of several targets, or of one.
+
+    The interval resamples targets and images, which are the same for all of them; of a single
+    target, seeds, then images.
+
+    Raises:
+        InputError: no image counts, or the targets saw other images.
+    """
+    if any(not torch.equal(part.result.styles, parts[0].result.styles) for part in parts):
+        raise InputError("Rates of several targets pool over the same images: search the same.")
+    counts = np.stack([part.clear.numpy() | (not clear) for part in parts])  # (P, B)
+    flipped = np.stack([part.by(kind, steps).numpy() for part in parts]) & counts
+    if not counts.any():
+        raise InputError("No image is clear: search more images.")
+    if len(parts) == 1:
+        return bootstrap(flipped[counts].astype(float), groups=parts[0].seeds.numpy()[counts[0]])
+    rng, (p, b) = np.random.default_rng(0), counts.shape
+    # how often each target and each image is drawn
+    targets, images = (rng.multinomial(n, np.full(n, 1 / n), DRAWS) for n in (p, b))
+    over, under = (((images @ part.T) * targets).sum(1) for part in (flipped, counts))
+    low, high = np.quantile(over[under > 0] / under[under > 0], [0.025, 0.975])
+    return Estimate(float(flipped.sum() / counts.sum()), low.item(), high.item(), int(counts.sum()))
+
+
+def to_frame(parts: dict[str, FlipRates]) -> pd.DataFrame:
+    """One row a search: raw and kept rates with intervals, and why raw flips were not kept."""
+    rows = []
+    for name, part in parts.items():
+        row: dict = {"search": name}
+        for column, kind, clear_only in (
+            ("raw", "raw", False),
+            ("kept", "kept", False),
+            ("kept_of_clear", "kept", True),
+        ):
+            rate = part.rate(kind, clear=clear_only)
+            row |= {column: rate.value, f"{column}_low": rate.low, f"{column}_high": rate.high}
+        row["clear"] = part.clear.double().mean().item()
+        lost = part.flips.to_frame().iloc[0]
+        row |= {why: lost[why] for why in ("label_changed", "abstained", "unreal")}
+        first = part.result.first_flip[part.result.flipped].double()
+        row["median_step"] = first.median().item() if len(first) else float("nan")
+        rows.append(row | {"n": len(part.seeds)})
+    return pd.DataFrame(rows)
+
+
+def plot_rates(curves: dict[str, pd.DataFrame], title: str = "") -> Figure:
+    """Flip rates over the number of steps, on a logarithmic axis, from 1; a line a curve.
+
+    Args:
+        curves: name of a line -> ``FlipRates.curve``; the ticks are the steps of the first.
+    """
+    shown = {name: curve[curve["steps"] > 0] for name, curve in curves.items()}
+    figure = plots.curves(shown, "steps", "rate", title, ylabel="flip rate")
+    axis, steps = figure.axes[0], next(iter(shown.values()))["steps"].tolist()
+    axis.set_xscale("log")
+    axis.minorticks_off()
+    axis.set_xticks(steps, [str(step) for step in steps], fontsize=8)
+    return figure

@@ -1,0 +1,155 @@
+"""Where weights come from: ``data/weights/*.safetensors`` and the manifest vouching for them."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write, data_dir, sha256
+
+_SCALE = "|scale"  # of an int8 tensor, after its key
+_LIBRARIES = ("torchvision", "safetensors", "open_clip_torch")
+
+
+def save(
+    name: str,
+    tensors: Mapping[str, Tensor],
+    config: dict,
+    *,
+    notebook: str,
+    seed: int,
+    quality: dict,
+    eight_bits: bool = False,
+) -> Path:
+    """Write ``<name>.safetensors`` (floating tensors as fp16) and its manifest entry.
+
+    Args:
+        config: JSON values, whatever the model's ``load`` needs to build the module again.
+        notebook: the notebook under ``notebooks/`` that made the weights.
+        quality: measured figures, for readers of the manifest.
+        eight_bits: floating tensors of two or more dimensions as int8 instead, with a scale for
+            each index of the first: half the size, for models of which there are many.
+
+    Raises:
+        InputError: a value is not finite as fp16.
+    """
+    stored = {}
+    for key, value in tensors.items():
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.half()
+            if not value.isfinite().all():
+                raise InputError(
+                    f"Tensor '{key}' of '{name}' does not fit fp16: its values must be finite "
+                    "and below 65,504."
+                )
+            if eight_bits and value.ndim > 1:
+                value, stored[key + _SCALE] = _to_eight_bits(value)
+        # a fresh plain copy: safetensors refuses shared memory and other memory formats
+        stored[key] = value.clone(memory_format=torch.contiguous_format)
+    path = _folder() / f"{name}.safetensors"
+    with atomic_write(path) as temporary:
+        save_file(stored, temporary)
+    entries = manifest()
+    entries[name] = {
+        "file": path.name,
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "config": config,
+        "notebook": notebook,
+        "seed": seed,
+        "quality": quality,
+        "versions": _versions(),
+    }
+    _write_manifest(entries)
+    return path
+
+
+def set_quality(name: str, quality: dict) -> None:
+    """Put figures that were measured after ``save`` into the manifest.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    entries = manifest()
+    if name not in entries:
+        raise InputError(f"No weights named '{name}' in {_folder()}: save them first.")
+    entries[name]["quality"] = quality
+    _write_manifest(entries)
+
+
+def load(name: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors (floating ones as float32) and config of ``name``, its sha256 checked.
+
+    Raises:
+        InputError: the name is unknown, the file is missing, or it was altered.
+    """
+    entries = manifest()
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "none"
+        raise InputError(f"No weights named '{name}' in {_folder()}: choose from {known}.")
+    entry = entries[name]
+    path = _folder() / entry["file"]
+    if not path.is_file():
+        raise InputError(
+            f"Weights '{name}' are in the manifest, but {path} is missing: restore it with "
+            f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
+        )
+    if sha256(path) != entry["sha256"]:
+        raise InputError(
+            f"{path} was altered (its sha256 is not the manifest's): restore it with "
+            f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
+        )
+    tensors = load_file(path)
+    scales = {k.removesuffix(_SCALE): tensors.pop(k) for k in list(tensors) if k.endswith(_SCALE)}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    for key, scale in scales.items():
+        value = tensors[key]
+        tensors[key] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+    return tensors, entry["config"]
+
+
+def manifest() -> dict[str, dict]:
+    """All manifest entries by name; empty before the first `save`."""
+    path = _folder() / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}): restore it with 'git checkout data/weights'."
+        ) from error
+
+
+def _to_eight_bits(value: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 of the same shape, and the float32 scale of each index of the first dimension."""
+    value = value.float()
+    scale = (value.flatten(1).abs().amax(1) / 127).clamp_min(1e-12)
+    return (value / scale.view(-1, *[1] * (value.ndim - 1))).round().to(torch.int8), scale
+
+
+def _write_manifest(entries: Mapping[str, dict]) -> None:
+    with atomic_write(_folder() / "manifest.json") as temporary:
+        text = json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _folder() -> Path:
+    return data_dir() / "weights"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""How good the embedded models are, by subject."""

@@ -1,0 +1,1 @@
+"""What the explorers show of the embedded models and of the truth."""

@@ -1,0 +1,222 @@
+"""The explorer: sliders over an `EditSession`. It holds widgets and no state of its own."""
+
+import time
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from visiondx.widgets import kept, parts
+from visiondx.widgets.panel import Panel, box, button, menu, style, title
+from visiondx.widgets.session import EditSession, View
+from visiondx.zoom.estimate import ESTIMATORS
+from visiondx_worlds.widgets.embedded import WORLDS, change_target, open_session, targets_of
+
+FRAME = 0.1  # seconds that a step of the search is shown at least
+STEP = 0.1  # of a slider, in standard deviations of style
+
+
+class Explorer(Panel):
+    """Type prompts, drag their weights, and see picture, probability and SSIM follow.
+
+    What a person types wrongly ends as one red sentence; the session is then as it was.
+
+    Args:
+        session: what is explored. folder: where "Save picture" writes.
+    """
+
+    def __init__(self, session: EditSession, folder: str | Path):
+        super().__init__()
+        self.session, self.folder = session, Path(folder)
+        self._quiet = False  # sliders that follow the session do not move it
+        self._build()
+        self._fill()
+        self._show_all()
+
+    # ---------------------------------------------------------------- what there is
+
+    def _build(self) -> None:
+        wide = widgets.Layout(width="100%")
+        self.generator = menu("Generator", "220px")
+        self.target = menu("Target", "330px")
+        self.estimator = menu("Directions", "230px")
+        self.words = widgets.Textarea(rows=6, layout=wide)
+        self.neutral = widgets.Text(layout=wide)
+        self.apply = button("Apply", "check", "Make sliders for these prompts", "primary")
+        self.face = button("New face", "user", "The face of the next seed")
+        self.find = button("Search", "search", "Search a counterfactual of this face")
+        self.zero = button("Reset", "undo", "Set all weights to 0")
+        self.keep = button("Save picture", "save", "Write the picture and its recipe")
+        self.before, self.after = widgets.Image(), widgets.Image()
+        self.readings, self.caption = widgets.HTML(), widgets.HTML()
+        self.rows = box(widgets.VBox, "vdx-sliders")
+        self.sliders: list[widgets.FloatSlider] = []
+
+        buttons = (self.face, self.find, self.zero, self.keep)
+        words = box(
+            widgets.VBox,
+            "vdx-words",
+            title("Prompts, one a line"),
+            self.words,
+            title("Neutral prompt, their common part"),
+            self.neutral,
+            self.apply,
+        )
+        self.box = box(
+            widgets.VBox,
+            "vdx",
+            style(),
+            box(widgets.HBox, "vdx-row", self.generator, self.target, self.estimator),
+            box(
+                widgets.HBox,
+                "vdx-row",
+                box(widgets.VBox, "vdx-photo", title("Original"), self.before),
+                box(widgets.VBox, "vdx-photo vdx-edited", self.caption, self.after),
+                box(widgets.VBox, "vdx-side", self.readings),
+            ),
+            box(widgets.HBox, "vdx-row", *buttons),
+            box(widgets.HBox, "vdx-row", self.rows, words),
+            self.message,
+            self.progress,
+        )
+        self._fixed = (self.generator, self.target, self.estimator, self.apply, *buttons)
+        for control, text, action in (
+            (self.apply, "Making directions …", self._apply),
+            (self.face, "", self._face),
+            (self.find, "Searching …", self._search),
+            (self.zero, "", self._reset),
+            (self.keep, "", self._save),
+        ):
+            control.on_click(lambda _, text=text, action=action: self.do(text, action))
+        for control, text, action in (
+            (self.generator, "Loading …", self._change_generator),
+            (self.target, "Loading …", self._change_target),
+            (self.estimator, "Making directions …", self._apply),
+        ):
+            control.observe(
+                lambda _, text=text, action=action: self._quiet or self.do(text, action), "value"
+            )
+
+    def _fill(self) -> None:
+        """Menus and text boxes say what the session has."""
+        self.follow()
+        self.words.value = "\n".join(self.session.attributes)
+        self.neutral.value = self.session.neutral
+        self._make_sliders()
+
+    def follow(self) -> None:
+        """Menus say what the session has; with models given by hand there is little to choose."""
+        world, name = self.session.world, self.session.target_name
+        worlds, names = (list(WORLDS), targets_of(world)) if world else (["given"], [])
+        names += [name or "given"] * (name not in names)
+        self._quiet = True
+        for choice, options, value in (
+            (self.generator, worlds, world or "given"),
+            (self.target, names, name or "given"),
+            (self.estimator, ESTIMATORS, self.session.estimator),
+        ):
+            choice.options, choice.value = options, value
+            choice.disabled = len(options) < 2
+        self._quiet = False
+
+    def _make_sliders(self) -> None:
+        """One slider a prompt.
+
+        It picks from a list, by a whole number: a float that Python sets may come back from the
+        browser a rounding away, or late, and would then count as a person's move.
+        """
+        self._reach = int(self.session.settings.epsilon / STEP + 1e-9)
+        weights = [round(k * STEP, 1) for k in range(-self._reach, self._reach + 1)]
+        self.sliders, rows = [], []
+        for n, prompt in enumerate(self.session.attributes):
+            slider = widgets.SelectionSlider(
+                options=[(f"{w:+.1f}" if w else "0", w) for w in weights],
+                index=self._reach,
+                description=prompt,
+                style={"description_width": "210px"},
+                layout=widgets.Layout(flex="1 1 auto", width="auto"),
+            )
+            slider.observe(lambda change, n=n: self._moved(n, change.new), "value")
+            zero = widgets.Button(
+                description="0",
+                icon="arrows-h",
+                tooltip=f"Set the weight of “{prompt}” to 0",
+                layout=widgets.Layout(width="52px"),
+            )
+            zero.on_click(lambda _, n=n: self._show(self.session.move(n, 0.0)))
+            self.sliders.append(slider)
+            rows.append(widgets.HBox([slider, zero], layout=widgets.Layout(width="100%")))
+        self.controls = (*self._fixed, *self.sliders)
+        self.rows.children = (title("Edit weights w, in standard deviations of style"), *rows)
+
+    # ---------------------------------------------------------------- what is shown
+
+    def _show_all(self) -> None:
+        """A new face, target or set of words."""
+        self.before.value = kept.png(self.session.original.image)
+        self._show(self.session.view())
+
+    def _show(self, view: View) -> None:
+        session = self.session
+        self.after.value = kept.png(view.image)
+        self.caption.value = f'<span class="vdx-caption">Edited (seed {session.seed})</span>'
+        self.readings.value = parts.readings(view, session.target.labels, session.original)
+        self._quiet = True
+        for prompt, weight in enumerate(session.w.tolist()):
+            self.drag(prompt, weight)
+        self._quiet = False
+
+    def drag(self, prompt: int, weight: float) -> None:
+        """Move a slider, as a person does."""
+        self.sliders[prompt].index = self._reach + round(weight / STEP)
+
+    def _moved(self, prompt: int, weight: float) -> None:
+        if not self._quiet:
+            self._show(self.session.move(prompt, weight))
+
+    # ---------------------------------------------------------------- what is done
+
+    def _apply(self) -> None:
+        prompts = [line.strip() for line in self.words.value.splitlines() if line.strip()]
+        self.session.apply(prompts, self.neutral.value.strip(), self.estimator.value)
+        self._make_sliders()
+        self._show_all()
+
+    def _face(self) -> None:
+        self.session.new_face()
+        self._show_all()
+
+    def _reset(self) -> None:
+        self._show(self.session.reset())
+
+    def _search(self) -> str:
+        session = self.session
+        label, made = session.target.labels[1], session.settings.steps
+        for step, view in enumerate(session.search()):
+            began = time.monotonic()
+            self.progress.clear_output()
+            self.message.value = parts.message(f"Step {step} of {made}")
+            self._show(view)
+            time.sleep(max(0.0, FRAME - (time.monotonic() - began)))
+        flip = int(session.result.first_flip[0])
+        said = f"Flipped after {flip} of {made} steps" if flip >= 0 else f"No flip in {made} steps"
+        return f"{said}; {label}: {view.p_original:.3f} → {view.p:.3f}."
+
+    def _save(self) -> str:
+        return f"Saved {kept.save(self.session, self.folder)} and its recipe (.json)."
+
+    def _change_target(self) -> None:
+        change_target(self.session, self.target.value)
+        self._show_all()
+
+    def _change_generator(self) -> None:
+        before = self.session
+        self.session = open_session(
+            self.generator.value,
+            directions=before.estimator,
+            channels=before.channels,
+            seed=before.seed,
+            settings=before.settings,
+            device=before.styles.device,
+        )
+        self._fill()
+        self._show_all()
