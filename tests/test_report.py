@@ -17,8 +17,9 @@ matplotlib.use("Agg")
 
 
 def table(*rows):
-    """Rows (attribute, h, low, high); n is 8 for each."""
-    frame = pd.DataFrame(rows, columns=["attribute", "h", "low", "high"])
+    """Rows (attribute, h, low, high[, behind_low]); n is 8, and surely behind, for each."""
+    rows = [row if len(row) == 5 else (*row, 0.05) for row in rows]
+    frame = pd.DataFrame(rows, columns=["attribute", "h", "low", "high", "behind_low"])
     return frame.assign(n=8, share=frame.h / frame.h.sum())
 
 
@@ -129,18 +130,18 @@ def test_writing_twice_replaces_the_file_and_leaves_no_other(tmp_path):
     assert "<h1>second</h1>" in (tmp_path / "report.html").read_text("utf-8")
 
 
-def test_verdict_names_a_winner_only_where_its_interval_is_apart():
-    apart = verdict(table(("hat", 0.1, 0.05, 0.15), ("bangs", 0.4, 0.3, 0.5)))
+def test_verdict_names_a_winner_only_where_the_others_are_surely_behind():
+    apart = verdict(table(("hat", 0.1, 0.05, 0.35), ("bangs", 0.4, 0.3, 0.5)))  # in pairs: apart
     assert apart.startswith("The model hangs most on one attribute: “bangs”")
     assert "0.40 on average (95 % interval 0.30 to 0.50, 8 images), 80 %" in apart
-    close = verdict(table(("hat", 0.3, 0.2, 0.31), ("bangs", 0.4, 0.3, 0.5)))
+    close = verdict(table(("hat", 0.3, 0.2, 0.31, -0.01), ("bangs", 0.4, 0.3, 0.5)))
     assert close.startswith("No single attribute stands out: “bangs”")
-    assert "overlaps that of “hat”" in close
+    assert "not surely more than “hat”" in close
 
 
 def test_verdict_of_a_rival_with_a_wide_interval_is_not_missed():
-    rows = [("a", 0.4, 0.3, 0.5), ("b", 0.2, 0.1, 0.25), ("c", 0.15, 0.0, 0.6)]
-    assert "overlaps that of “c”" in verdict(table(*rows))
+    rows = [("a", 0.4, 0.3, 0.5), ("b", 0.2, 0.1, 0.25), ("c", 0.15, 0.0, 0.6, -0.2)]
+    assert "not surely more than “c”" in verdict(table(*rows))
 
 
 def test_verdict_of_one_attribute_and_of_none_that_moves():

@@ -33,16 +33,31 @@ def test_equation_11_by_hand(tmp_path):
     assert (table["h"] <= table["high"]).all()
 
 
-def test_apart_needs_separate_intervals():
-    base = torch.linspace(0, 0.2, 50)
-    clear = torch.stack((base + 0.5, base, base * 0.5), 1).tolist()
-    close = torch.stack((base + 0.01, base, base * 0.5), 1).tolist()
-    assert of(clear).apart
-    assert not of(close).apart
-    assert of(close).rank[0] == "a"
+def test_apart_compares_attributes_in_the_same_images():
+    """By hand: intervals of h overlap by far, yet b is 0.1 behind a in every single image."""
+    found = of([[0.1 + 0.2 * i, 0.2 * i, 0.0] for i in range(5)])
+    assert found.h[1].high > found.h[0].low
+    assert found.apart
+    gaps = [(gap.value, gap.low, gap.high) for gap in found.behind]
+    assert np.allclose(gaps[:2], [(0, 0, 0), (0.1, 0.1, 0.1)])
+    assert gaps[2][0] == pytest.approx(0.5)
+    assert found.to_frame()["behind_low"].tolist() == [gap.low for gap in found.behind]
+    assert found.of(["c", "b", "a"]).behind[2].value == 0  # the first, wherever it stands
+
+
+def test_apart_needs_every_other_attribute_behind():
+    swing = torch.tensor([0.3, -0.2] * 25)  # a is ahead by 0.05 on average, in half the images
+    base = torch.full((50,), 0.4)
+    close = of(torch.stack((base + swing, base, base * 0), 1).tolist())
+    assert close.rank[0] == "a"
+    assert close.behind[1].low < 0 < close.behind[2].low
+    assert not close.apart
+    assert close.of(["a", "c"]).apart
+    assert close.of(["a"]).apart
     assert not of([[0.0, 0.0, 0.0]] * 4).apart  # nothing moved, nothing won
+    assert not of([[0.3, 0.3, 0.1]] * 4).apart  # a tie is not a win
     assert np.allclose(of([[0.0, 0.0, 0.0]] * 4).share, 0)
-    assert of([[0.0, 0.0, 0.0]] * 4).place("a") == 3  # a tie is not a win
+    assert of([[0.0, 0.0, 0.0]] * 4).place("a") == 3
 
 
 def test_part_and_other_names():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from visiondx.zoom.diagnose import Diagnosis
 
-COLUMNS = ("attribute", "h", "low", "high", "n", "share")
+COLUMNS = ("attribute", "h", "low", "high", "n", "behind_low", "share")
 
 
 def write_report(
@@ -41,8 +41,10 @@ def write_report(
     Args:
         asked: what the person asked for, a row each; lists are joined.
         histogram: the sensitivity histogram, as a figure or as a PNG's bytes.
-        sensitivity: columns ``attribute, h, low, high, n, share``; h is ZOOM's Eq. 11, the mean
-            change of the model's probability, with its interval, share is h over the sum of h.
+        sensitivity: columns ``attribute, h, low, high, n, behind_low, share``; h is ZOOM's Eq. 11,
+            the mean change of the model's probability, with its interval, share is h over the sum
+            of h; ``behind_low`` is how far, image by image, it surely lies behind the first
+            (``Sensitivity.to_frame``).
         counterfactuals: ``{attribute, weight, pairs}`` each; a pair is ``{original,
             counterfactual, p_original, p_counterfactual}`` with images (H, W, 3) uint8.
         truth: true sensitivities beside the measured ones, any columns, or None.
@@ -149,18 +151,18 @@ def verdict(sensitivity: pd.DataFrame) -> str:
         return (
             f"{moved}. No other attribute was asked about, so there is nothing to compare it with."
         )
-    rivals = [row["attribute"] for row in others if row["high"] >= first["low"]]
+    rivals = [row["attribute"] for row in others if not row["behind_low"] > 0]
     if not rivals:
         return (
             f"The model hangs most on one attribute: {moved}, {100 * first['share']:.0f} % of all "
-            "movement found. Its interval lies above every other's."
+            "movement found. In the same images, every other moved it less."
         )
     names = " and ".join(f"“{name}”" for name in rivals[:2])
     if len(rivals) > 2:
         names = f"{len(rivals)} others, such as {names}"
     return (
-        f"No single attribute stands out: {moved}, the most of all, but its interval overlaps that "
-        f"of {names}. More images would tell them apart."
+        f"No single attribute stands out: {moved}, the most of all, but in the same images not "
+        f"surely more than {names}. More images would tell them apart."
     )
 
 

@@ -84,11 +84,25 @@ class Sensitivity:
         """Rank of one attribute, 1 is the most influential; of equals, all have the last rank."""
         return int((self.raw >= self.raw[self.attributes.index(attribute)]).sum())
 
+    @cached_property
+    def behind(self) -> tuple[Estimate, ...]:
+        """How far h of each attribute lies behind that of the first, in the attributes' order.
+
+        A mean over images of the first's change minus its own: all attributes are tried in the
+        same images, so what these have in common is no part of the interval. 0 for the first.
+        """
+        change = self.change.double()
+        gaps = change[:, [self.attributes.index(self.rank[0])]] - change
+        return tuple(bootstrap(column) for column in gaps.T.numpy())
+
     @property
     def apart(self) -> bool:
-        """Whether the interval of the first lies above every other's (True for a single one)."""
-        first, *rest = sorted(self.h, key=lambda estimate: -estimate.value)
-        return first.value > 0 and all(first.low > other.high for other in rest)
+        """Whether every other attribute is surely behind the first (True for a single one).
+
+        Surely: the interval of the paired difference, image by image, lies above 0.
+        """
+        rest = (self.behind[self.attributes.index(name)] for name in self.rank[1:])
+        return bool(self.raw.max() > 0) and all(gap.low > 0 for gap in rest)
 
     def of(self, attributes: Sequence[str]) -> "Sensitivity":
         """The same for some of the attributes, in the given order."""
@@ -106,10 +120,15 @@ class Sensitivity:
         return Sensitivity(tuple(attributes), self.change, self.flipped, self.source, self.seed)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an attribute, strongest first: h with its interval and n, share, flip rate."""
+        """One row an attribute, strongest first: h with its interval and n, share, flip rate.
+
+        ``behind_low`` is the lower end of ``behind``'s interval: above 0, the attribute moved the
+        target less than the first, image by image.
+        """
         frame = pd.DataFrame([estimate.as_dict() for estimate in self.h])
         frame = frame.rename(columns={"value": "h"})
         frame.insert(0, "attribute", self.attributes)
+        frame["behind_low"] = [gap.low for gap in self.behind]
         frame["share"] = self.share
         frame["flip_rate"] = self.flipped.double().mean(0).numpy()
         frame["source"] = self.source

@@ -69,7 +69,7 @@ def score_planted(
 
     Returns:
         ``planted.top1``, share of the classifiers whose truly first attribute is measured first;
-        ``planted.apart``, the same with its interval above every other's;
+        ``planted.apart``, the same with every other surely behind it;
         ``planted.truth_spearman``, mean rank correlation of h with the truth;
         ``planted.planted_first``, how often the planted attribute is measured first;
         ``controls.false_alarms``, how many controls; each pair's own under longer names.
@@ -148,7 +148,7 @@ def _figures(case: Case, counts: np.ndarray) -> tuple[dict, dict]:
         "truth_spearman": _spearman(h, truth.raw),
     }
     apart = float(found_first(measured, truth) and measured.apart)
-    figures["apart"] = np.full(DRAWS + 1, apart)  # an interval of intervals is not resampled
+    figures["apart"] = np.full(DRAWS + 1, apart)  # a verdict of an interval is not resampled
     return {k: v[0] for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}
 
 

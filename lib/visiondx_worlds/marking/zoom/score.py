@@ -1,8 +1,9 @@
 """Diagnoses scored against the truth: are planted biases found, and balanced models left alone?
 
-What counts: an attribute *wins* if it has the largest h and its interval lies above every other's.
-It *matters* to a target if its true sensitivity, measured by intervention, is at least
-``MATTERS``. A *false alarm* is a win, on a balanced target, of an attribute that does not matter.
+What counts: an attribute *wins* if it has the largest h and every other is surely behind it in the
+same images (``Sensitivity.apart``). It *matters* to a target if its true sensitivity, measured by
+intervention, is at least ``MATTERS``. A *false alarm* is a win, on a balanced target, of an
+attribute that does not matter.
 """
 
 import json
