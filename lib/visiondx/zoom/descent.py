@@ -53,8 +53,8 @@ class SearchSettings:
         update: what η multiplies: the "gradient" (Eq. 10), its "sign" (the linear approximation of
             section 3.3), or "adam"'s step (Kingma and Ba, 2015). All are clamped to ±ε.
         stop_when: "flipped" lets a row leave the batch at its first flip, and its trajectory then
-            repeats that step; None: only rows that no longer move leave. To the others, it is as
-            a smaller ``batch``.
+            repeats that step; None: only rows that can no longer move leave. To the others, it is
+            as a smaller ``batch``.
     """
 
     steps: int = 10
@@ -205,8 +205,9 @@ def descend(
 ) -> tuple[Tensor, Tensor]:
     """w and p of x̂ of every step: (T + 1, B) or (T + 1, B, N), and (T + 1, B).
 
-    A row that a step leaves where it was (at the bound, or without a slope) is not computed again;
-    under Adam it stays.
+    A row that a step leaves where it was (at the bound, or without a slope) is not computed again.
+    It stays under Adam, whose moments may move it, and while alpha grows: what outweighs the
+    target term at one step, or hides it in rounding, need not at the next.
 
     Args:
         w: (B,) or (B, N), where the search starts. edit: (w, rows) -> styles of these rows' x̂.
@@ -227,9 +228,9 @@ def descend(
             break
         before, delta = w, update_direction(settings.update, gradient, moments, step)
         w = gradient_step(w, delta, settings.eta, settings.epsilon)
-        stay = (w != before).reshape(len(w), -1).any(1)
-        if settings.update == "adam":  # whose moments may move a row again
-            stay = torch.ones_like(stay)
+        stay = torch.ones_like(rows, dtype=torch.bool)
+        if settings.update != "adam" and settings.growth == 1:  # nothing could move it later
+            stay = (w != before).reshape(len(w), -1).any(1)
         if settings.stop_when == "flipped":
             stay &= ~crossed(p, objective.p, objective.original.task)
         if not stay.all():
