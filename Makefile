@@ -8,6 +8,9 @@ PRESET ?= smoke
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+# Compiled once, whatever the environment says: a kernel then starts in half the time.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+unexport PYTHONDONTWRITEBYTECODE
 NOTEBOOKS = $(shell find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' | sort)
 
 .PHONY: setup demo test lint unit notebooks smoke lab clean
@@ -33,7 +36,7 @@ lint: setup
 	@$(BIN)/lint-imports --no-logo --no-cache
 
 unit: lint
-	@$(BIN)/python -m pytest -x --ignore=tests/test_notebooks.py
+	@$(BIN)/python -m pytest -x -n 2 --dist loadfile --ignore=tests/test_notebooks.py
 
 smoke: unit
 	@$(BIN)/python -m pytest -v tests/test_notebooks.py
