@@ -91,7 +91,7 @@ def test_presets_name_notebooks_and_parameters_that_exist(name):
 def test_notebook_has_the_common_form(path):
     notebook = notebooks.read(path)
     validate(notebook)
-    assert notebooks.title(notebook), "the first cell opens with a '# title'"
+    assert notebooks.title(path), "the first cell opens with a '# title'"
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1
     assert {"preset", "out_dir"} <= set(notebooks.parameters(path))

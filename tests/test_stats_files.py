@@ -4,10 +4,11 @@ import os
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, data_dir, sha256
-from visiondx.core.stats import bootstrap, redraw
+from visiondx.core.stats import bootstrap, ranks, redraw
 
 
 def test_interval_of_a_mean_is_the_normal_one():
@@ -29,6 +30,12 @@ def test_targets_are_drawn_anew_and_share_each_draw_of_the_images():
     apart = redraw([np.zeros(4000), np.ones(4000)], np.random.default_rng(0))
     shares = [(apart == mean).mean() for mean in (0, 0.5, 1)]
     assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+
+
+def test_ranks_of_equal_values_are_their_mean():
+    rows = np.random.default_rng(3).integers(0, 4, size=(5, 2, 7)).astype(float)
+    np.testing.assert_array_equal(ranks(np.array([3.0, 1.0, 3.0, 2.0])), [3.5, 1, 3.5, 2])
+    np.testing.assert_array_equal(ranks(rows), rankdata(rows, axis=-1))
 
 
 def test_same_seed_same_interval():

@@ -73,6 +73,16 @@ def bootstrap(
     return Estimate(float(statistic(values)), float(low), float(high), len(values))
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 along the last axis of (..., N); equal values share the mean of theirs.
+
+    Each is compared with each: for few values in many rows. scipy.stats, which has the same for
+    long ones, takes a second to import.
+    """
+    other, one = values[..., None, :], values[..., :, None]
+    return ((other < one).sum(-1) + (other <= one).sum(-1) + 1) / 2
+
+
 def redraw(drawn: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """The mean over targets that see the same images, in draws of both: (draws,).
 

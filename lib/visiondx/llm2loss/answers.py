@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import t as student
+from scipy.special import stdtr
 from torch import Tensor
 
 from visiondx.core.files import atomic_write
@@ -111,7 +111,7 @@ class Comparisons:
         mean, scale = self.members.double().mean(0), self.spread.double() * (1 + 1 / count) ** 0.5
         sure = (mean.sign() + 1) / 2
         z = (mean / scale.clamp_min(1e-300)).clamp(-1e15, 1e15)
-        found = torch.as_tensor(student.cdf(z.numpy(), max(count - 1, 1)))
+        found = torch.as_tensor(stdtr(max(count - 1, 1), z.numpy()))
         return torch.where(scale > 0, found, sure).float()
 
     def to_frame(self) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def _list(given: argparse.Namespace) -> None:
     rows = [("NOTEBOOK", "PRESETS", "TITLE")]
     for path in notebooks.paths():
         usable = [preset for preset in runs.presets() if _can_run(path, preset)]
-        rows.append((notebooks.key(path), " ".join(usable), notebooks.title(notebooks.read(path))))
+        rows.append((notebooks.key(path), " ".join(usable), notebooks.title(path)))
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, usable, title in rows:
         print(f"{name:<{wide[0]}}  {usable:<{wide[1]}}  {title}".rstrip())

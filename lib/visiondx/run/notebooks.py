@@ -9,14 +9,15 @@ import base64
 import copy
 import hashlib
 import io
+import json
 from pathlib import Path
-from typing import Any
-
-import nbformat
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING, Any
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE_LIMIT = 1_000_000  # bytes of a committed notebook
@@ -50,24 +51,39 @@ def key(path: Path) -> str:
     return path.relative_to(home).as_posix() if path.is_relative_to(home) else path.name
 
 
-def read(path: Path) -> NotebookNode:
+def read(path: Path) -> "NotebookNode":
     """The notebook as nbformat 4.
 
     Raises:
         InputError: the file is not a notebook.
     """
+    import nbformat  # a second and more
+
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds, from JSON's to its own
         raise InputError(f"{path} is not a notebook: {str(error).splitlines()[0]}.") from error
 
 
-def title(notebook: NotebookNode) -> str:
+def cells(path: Path) -> list[dict[str, Any]]:
+    """The cells, each with its source as one text. Not validated, for that needs nbformat.
+
+    Raises:
+        InputError: the file is not a notebook.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))["cells"]
+        return [cell | {"source": "".join(cell["source"])} for cell in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        return read(path).cells  # of an older format, or no notebook
+
+
+def title(path: Path) -> str:
     """The text of the ``# heading`` that opens the first cell, or ``""``."""
-    first = notebook.cells[0] if notebook.cells else None
-    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+    first = next(iter(cells(path)), None)
+    if first is None or first["cell_type"] != "markdown" or not first["source"].startswith("# "):
         return ""
-    return first.source.splitlines()[0][2:].strip()
+    return first["source"].splitlines()[0][2:].strip()
 
 
 def parameters(path: Path) -> dict[str, Any]:
@@ -78,13 +94,13 @@ def parameters(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the notebook has no such cell.
     """
-    tagged = [c for c in read(path).cells if "parameters" in c.metadata.get("tags", [])]
+    tagged = [c for c in cells(path) if "parameters" in c.get("metadata", {}).get("tags", [])]
     if not tagged:
         raise InputError(
             f"{path} has no cell tagged 'parameters': tag the cell that holds its settings."
         )
     declared: dict[str, Any] = {}
-    for line in ast.parse(tagged[0].source).body:
+    for line in ast.parse(tagged[0]["source"]).body:
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         for target in targets:
             if isinstance(target, ast.Name):
@@ -95,7 +111,7 @@ def parameters(path: Path) -> dict[str, Any]:
     return declared
 
 
-def _own_cells(notebook: NotebookNode) -> list[NotebookNode]:
+def _own_cells(notebook: "NotebookNode") -> "list[NotebookNode]":
     """The author's cells: none that papermill added."""
     return [
         cell
@@ -105,7 +121,7 @@ def _own_cells(notebook: NotebookNode) -> list[NotebookNode]:
     ]
 
 
-def source_hash(notebook: NotebookNode) -> str:
+def source_hash(notebook: "NotebookNode") -> str:
     """sha256 over kind and source of the author's cells, but for their imports.
 
     Imports say where a thing lives, not what it does: a module that moves makes no output stale.
@@ -130,11 +146,11 @@ def _without_imports(source: str) -> str:
     return "\n".join(lines).strip("\n")
 
 
-def has_outputs(notebook: NotebookNode) -> bool:
+def has_outputs(notebook: "NotebookNode") -> bool:
     return any(cell.get("outputs") for cell in notebook.cells)
 
 
-def is_stale(notebook: NotebookNode) -> bool:
+def is_stale(notebook: "NotebookNode") -> bool:
     """True where stored outputs were not made by the cells that stand above them."""
     stored = notebook.metadata.get("visiondx", {}).get("source_hash")
     return has_outputs(notebook) and stored != source_hash(notebook)
@@ -149,10 +165,12 @@ def store(executed: Path, source: Path, preset: str) -> None:
     Raises:
         InputError: ``source`` changed since the run, or its outputs are too large.
     """
+    import nbformat
+
     ran, target = read(executed), read(source)
     if source_hash(ran) != source_hash(target):
         raise InputError(f"{source} changed while it ran: run it again to store its outputs.")
-    target.metadata = NotebookNode(
+    target.metadata = nbformat.NotebookNode(
         kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"},
         language_info={"name": "python"},
         visiondx={"preset": preset, "source_hash": source_hash(target)},
@@ -173,14 +191,14 @@ def store(executed: Path, source: Path, preset: str) -> None:
     )
 
 
-def _lasts(output: NotebookNode) -> bool:
+def _lasts(output: "NotebookNode") -> bool:
     """Whether it tells a reader anything; the text of a widget is a class or an empty bar."""
     data = output.get("data", {})
     only_widget = WIDGET in data and set(data) <= {WIDGET, "text/plain"}
     return output.get("name") != "stderr" and not only_widget
 
 
-def _slim(output: NotebookNode, colours: int) -> NotebookNode:
+def _slim(output: "NotebookNode", colours: int) -> "NotebookNode":
     """One output as it is stored: smaller pictures, no widget, no count, no machine's path."""
     output = copy.deepcopy(output)
     output.pop("execution_count", None)

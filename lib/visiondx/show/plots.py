@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,9 +23,11 @@ FIRST, REST, TRUTH = "#d1495b", "#8fa6b8", "#2e4057"
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def _style() -> Iterator[ModuleType]:
+    import seaborn as sns  # with the first figure, for it brings scipy.stats
+
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
-        yield
+        yield sns
 
 
 def _text(words: str) -> str:
@@ -94,7 +96,7 @@ def histogram(
     The interval of h is divided by the same Σh. ``truth`` adds the renderer's measurement of
     the attributes that it knows, scaled to their part of Σh.
     """
-    with _style():
+    with _style() as sns:
         height = 0.9 + 0.34 * len(sensitivity.attributes)
         figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
         _bars(axis, sensitivity, truth, title)
@@ -110,7 +112,7 @@ def histograms(
         raise InputError("histograms needs at least one panel.")
     rows = -(-len(panels) // columns)
     height = 0.9 + 0.3 * max(len(sensitivity.attributes) for _, sensitivity, _ in panels)
-    with _style():
+    with _style() as sns:
         figure, axes = plt.subplots(
             rows, columns, figsize=(4.8 * columns, height * rows), squeeze=False,
             layout="constrained",
@@ -188,7 +190,7 @@ def matrices(
     signed = any(bool((frame.to_numpy() < 0).any()) for frame in frames)
     top = limit or max(float(frame.abs().to_numpy().max()) for frame in frames) or 1.0
     size = ((1.6 + 0.5 * wide) * columns, (1.2 + 0.36 * high) * rows)
-    with _style():
+    with _style() as sns:
         figure, axes = plt.subplots(
             rows, columns, figsize=size, squeeze=False, layout="constrained"
         )  # fmt: skip
@@ -219,7 +221,7 @@ def training_curve(
         logs: name of a training -> its log (`core.loop.read_log`). A term that a log lacks, or
             lacks for a while, leaves a gap.
     """
-    with _style():
+    with _style() as sns:
         figure, axes = plt.subplots(
             1, len(terms), figsize=(3.6 * len(terms), 2.8), squeeze=False, layout="constrained"
         )
@@ -251,7 +253,7 @@ def intervals(
     """
     names = list(dict.fromkeys(name for series in table.values() for name in series))
     shift = 0.36 / max(1, len(table) - 1)
-    with _style():
+    with _style() as sns:
         figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(names)), layout="constrained")
         for k, (label, series) in enumerate(table.items()):
             at = [
@@ -284,7 +286,7 @@ def curves(
         frames: name of a line -> columns ``x``, ``y`` and, the interval shown as a band, ``low``
             and ``high``.
     """
-    with _style():
+    with _style() as sns:
         figure, axis = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
         for name, frame in frames.items():
             (line,) = axis.plot(frame[x], frame[y], label=_text(name))

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate, redraw
+from visiondx.core.stats import Estimate, ranks, redraw
 from visiondx.zoom.sensitivity import Sensitivity
 
 
@@ -71,7 +70,7 @@ def split_half(parts: Sequence[Sensitivity], draws: int = 1000, seed: int = 0) -
         change = part.change.double().numpy()
         one = rng.permuted(np.tile(np.arange(images) < images // 2, (draws, 1)), axis=1)
         halves = [(side @ change) / side.sum(1, keepdims=True) for side in (one, ~one)]
-        drawn.append(_correlation(*(rankdata(h, axis=1) for h in halves)))
+        drawn.append(_correlation(*(ranks(h) for h in halves)))
     return _mean_over_targets([float(d.mean()) for d in drawn], drawn, rng)
 
 
@@ -89,8 +88,8 @@ def _resampled(
     """The rank correlation (1,), and those of resampled images (draws,)."""
     sides = [side.change.double().numpy() for side in (measured, true)]
     resampled = [side[rng.integers(len(side), size=(draws, len(side)))].mean(1) for side in sides]
-    drawn = _correlation(*(rankdata(h, axis=1) for h in resampled))
-    return _correlation(*(rankdata(side.mean(0, keepdims=True), axis=1) for side in sides)), drawn
+    drawn = _correlation(*(ranks(h) for h in resampled))
+    return _correlation(*(ranks(side.mean(0, keepdims=True)) for side in sides)), drawn
 
 
 def _mean_over_targets(

@@ -1,8 +1,8 @@
-"""Small timm networks of three families, made for images of 64 px: the classifiers of `scenes`."""
+"""Small timm networks of three families, made for images of 64 px: the classifiers of `scenes`.
 
-from timm.models.convnext import ConvNeXt
-from timm.models.resnet import BasicBlock, ResNet
-from timm.models.vision_transformer import VisionTransformer
+timm takes seconds to import, and other targets do without it: only building a network imports it.
+"""
+
 from torch import nn
 
 from visiondx.core.errors import InputError
@@ -40,6 +40,8 @@ def _stages(width: int) -> tuple[int, ...]:
 
 
 def _resnet(width: int, depth: int, classes: int) -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
     return ResNet(
         BasicBlock,
         layers=(depth,) * 4,
@@ -51,6 +53,8 @@ def _resnet(width: int, depth: int, classes: int) -> nn.Module:
 
 
 def _convnext(width: int, depth: int, classes: int) -> nn.Module:
+    from timm.models.convnext import ConvNeXt
+
     return ConvNeXt(
         depths=(depth,) * 4,
         dims=_stages(width),
@@ -61,6 +65,8 @@ def _convnext(width: int, depth: int, classes: int) -> nn.Module:
 
 
 def _vit(width: int, depth: int, classes: int) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
     net = VisionTransformer(
         img_size=SIZE,
         patch_size=8,

@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate, redraw
+from visiondx.core.stats import Estimate, ranks, redraw
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx_worlds.marking.zoom.score import MATTERS, Case
 
@@ -159,7 +158,7 @@ def _first(h: np.ndarray, column: int) -> np.ndarray:
 
 def _spearman(h: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Rank correlation of each row of h (R, N) with the truth (N,); 0 where a side is constant."""
-    a, b = (x - x.mean(-1, keepdims=True) for x in (rankdata(h, axis=1), rankdata(truth)))
+    a, b = (x - x.mean(-1, keepdims=True) for x in (ranks(h), ranks(truth)))
     scale = np.sqrt((a**2).sum(1) * (b**2).sum())
     return a @ b / np.where(scale > 0, scale, 1)
 
