@@ -22,6 +22,7 @@ from visiondx.run import notebooks
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jupyter_client.manager import AsyncKernelManager
     from matplotlib.figure import Figure
 
 
@@ -90,6 +91,9 @@ def run_notebook(
     preset: str = "embedded",
     parameters: dict[str, Any] | None = None,
     out: str | Path | None = None,
+    *,
+    manager: "type[AsyncKernelManager] | None" = None,
+    export: bool = True,
 ) -> Path:
     """Execute a notebook headless, in the repository's root, with this interpreter's kernel.
 
@@ -98,6 +102,8 @@ def run_notebook(
         preset: a name of ``presets()``. parameters: override the preset's.
         out: folder of the run; default ``runs/<notebook>/<preset>``. A resumable notebook finds
             its own files there again; an earlier run's results are removed first.
+        manager: a class of jupyter_client's kernel managers; default ``own_kernel.OwnKernel``.
+        export: write ``report.html``, unless the notebook wrote its own.
 
     Returns:
         The run's folder. Its ``executed.ipynb`` is there, partial, even when a cell failed.
@@ -119,7 +125,8 @@ def run_notebook(
     began = time.time()
     status = "failed"
     try:
-        _execute(path, out / "executed.ipynb", chosen | {"preset": preset, "out_dir": shown})
+        injected = chosen | {"preset": preset, "out_dir": shown}
+        _execute(path, out / "executed.ipynb", injected, manager)
         status = "complete"
     finally:
         info = {
@@ -134,16 +141,18 @@ def run_notebook(
             "versions": versions(),
         }
         _write_json(out / "run.json", info)
-    if not (out / "report.html").exists():  # diagnose writes its own
+    if export and not (out / "report.html").exists():  # diagnose writes its own
         _export(out / "executed.ipynb", out / "report.html")
     return out
 
 
-def _execute(path: Path, executed: Path, injected: dict[str, Any]) -> None:
+def _execute(path: Path, executed: Path, injected: dict[str, Any], manager: type | None) -> None:
     """Papermill, into a temporary file that takes its name when execution has ended."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+
+    from visiondx.run.own_kernel import OwnKernel
 
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a warning at each kernel start
     partial = executed.with_name("executed.part.ipynb")
@@ -154,7 +163,7 @@ def _execute(path: Path, executed: Path, injected: dict[str, Any]) -> None:
             parameters=injected,
             kernel_name="python3",
             language="python",
-            kernel_manager_class=_kernel_manager(),
+            kernel_manager_class=manager or OwnKernel,
             cwd=notebooks.ROOT,
             progress_bar=sys.stderr.isatty(),
         )
@@ -173,23 +182,6 @@ def _execute(path: Path, executed: Path, injected: dict[str, Any]) -> None:
     finally:
         if partial.exists():
             os.replace(partial, executed)
-
-
-def _kernel_manager() -> type:
-    """A kernel manager that starts *this* interpreter, whatever kernelspecs a machine has."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    class OwnKernel(AsyncKernelManager):
-        def __init__(self, **given: Any) -> None:
-            super().__init__(transport_encryption="auto", **given)
-
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict())
-
-    return OwnKernel
 
 
 def _tail(traceback: list[str], lines: int = 20) -> str:
