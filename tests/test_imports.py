@@ -35,7 +35,8 @@ def loaded(code: str) -> set[str]:
         ("import visiondx.run.cli", HEAVY | {"numpy"}),
         (REFUSED, HEAVY | {"numpy"}),
         (
-            "import visiondx.show.report, visiondx.zoom.diagnose, visiondx.models.generator",
+            "import visiondx.show.report, visiondx.zoom.diagnose, visiondx.llm2loss.model, "
+            "visiondx_worlds.models.registry",
             {"open_clip", "scipy.stats", "seaborn", "timm", "torchvision"},
         ),
     ],

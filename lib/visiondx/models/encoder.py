@@ -1,11 +1,12 @@
-"""`Encoder`: images and words in one space. Any open_clip model, or one by name."""
+"""`Encoder`: images and words in one space. Any open_clip model, or one by name.
+
+open_clip takes seconds to import, so only making an encoder imports it.
+"""
 
 import hashlib
 from collections.abc import Callable
 
-import open_clip
 import torch
-from open_clip.model import get_model_preprocess_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +30,8 @@ class Encoder(nn.Module):
     def __init__(
         self, clip: nn.Module, tokenize: Callable[[list[str]], Tensor], tokenizer_name: str
     ) -> None:
+        from open_clip.model import get_model_preprocess_cfg
+
         super().__init__()
         self.clip = clip.requires_grad_(False)
         self.tokenize = tokenize
@@ -57,6 +60,8 @@ class Encoder(nn.Module):
         Raises:
             InputError: open_clip has no such model or weights, or cannot read them.
         """
+        import open_clip
+
         whole = name.startswith(("local-dir:", "hf-hub:"))
         if not whole and name not in open_clip.list_models():
             raise InputError(

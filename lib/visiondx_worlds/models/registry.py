@@ -10,7 +10,6 @@ from visiondx.models.target import Target
 from visiondx_worlds.models import zoo
 from visiondx_worlds.models.embedded_targets import embedded, load_embedded
 from visiondx_worlds.models.generators import KEPT
-from visiondx_worlds.models.tiny_encoder import load_encoder
 
 
 def targets() -> list[str]:
@@ -32,6 +31,8 @@ def target(name: str) -> Target:
 
 def encoder(name: str, device: str | torch.device = "cpu") -> Encoder:
     """See ``tiny_encoder.load_encoder``."""
+    from visiondx_worlds.models.tiny_encoder import load_encoder  # and with it open_clip
+
     return load_encoder(name, device)
 
 
