@@ -4,6 +4,7 @@ Nothing of visiondx: each notebook imports that for itself, as a person's does.
 """
 # ruff: noqa: F401
 
+import gc
 import sys
 import threading
 
@@ -21,3 +22,5 @@ for name in ("tqdm.auto", "tqdm.autonotebook"):  # they look for a kernel when t
     sys.modules.pop(name, None)
 if threading.active_count() > 1:
     raise RuntimeError(f"a fork would lose these threads: {threading.enumerate()}")
+gc.collect()
+gc.freeze()  # a kernel's collections then leave what it shares untouched

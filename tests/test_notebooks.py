@@ -11,13 +11,17 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nbformat
 import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
 
 import forked_kernel
 from visiondx.run import notebooks, runs
 
 NOTEBOOKS = notebooks.paths()
 BY_COMMAND = ("explore/edit_weights", "train/01_world")  # widgets; pictures
+BOUNDS = yaml.safe_load((Path(__file__).parent / "notebook_bounds.yaml").read_text("utf-8"))
 AT_A_TIME = 2
 
 
@@ -45,7 +49,9 @@ def execute(path: Path, out: Path) -> None:
 @pytest.fixture(scope="session")
 def running(request, tmp_path_factory):
     """{notebook: (folder, future)} of all notebooks that were selected; two run at any time."""
-    selected = [i.callspec.params["path"] for i in request.session.items if hasattr(i, "callspec")]
+    selected = [
+        i.callspec.params.get("path") for i in request.session.items if hasattr(i, "callspec")
+    ]
     home = tmp_path_factory.mktemp("runs")
     os.chdir(notebooks.ROOT)  # papermill changes there and back, here from two threads
     with forked_kernel.fork_server(), ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -65,5 +71,20 @@ def test_notebook_runs(path, running):
     assert metrics, "the last cell recorded nothing"
     for name, entry in metrics.items():
         assert set(entry) == {"value", "low", "high", "n"}, name
+    for name, (low, high, *n) in BOUNDS[notebooks.key(path)].items():
+        assert low <= metrics[name]["value"] <= high, name
+        assert n in ([], [metrics[name]["n"]]), name
     assert json.loads((out / "run.json").read_text("utf-8"))["status"] == "complete"
     assert (out / "executed.ipynb").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("left = 0\n1 / left", "1 / left"), ("import os\nos._exit(1)", "its kernel died")],
+)
+def test_what_fails_in_a_forked_kernel_is_told(running, tmp_path, source, told):
+    tagged = new_code_cell("preset = out_dir = ''", metadata={"tags": ["parameters"]})
+    path = tmp_path / "failing.ipynb"
+    nbformat.write(new_notebook(cells=[tagged, new_code_cell(source)]), path)
+    with pytest.raises(runs.RunError, match=told):
+        execute(path, tmp_path / "out")

@@ -87,6 +87,16 @@ def test_presets_name_notebooks_and_parameters_that_exist(name):
             )
 
 
+def test_every_notebook_has_bounds_for_what_its_smoke_run_finds():
+    bounds = yaml.safe_load((ROOT / "tests" / "notebook_bounds.yaml").read_text("utf-8"))
+    assert set(bounds) == {notebooks.key(path) for path in NOTEBOOKS}
+    for key, metrics in bounds.items():
+        assert metrics, key
+        for name, (low, high, *n) in metrics.items():
+            assert low <= high, f"{key}: {name}"
+            assert all(isinstance(count, int) and count > 0 for count in n), f"{key}: {name}"
+
+
 @EACH
 def test_notebook_has_the_common_form(path):
     notebook = notebooks.read(path)
