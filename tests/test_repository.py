@@ -111,6 +111,40 @@ def test_notebook_has_the_common_form(path):
     assert runs.settings(path, "smoke") is not None
 
 
+def unseen_pictures(source):
+    """Lines of a cell that save a picture and show it nowhere.
+
+    A cell shows the value of its last line, if that stands outside of loops and conditions.
+    """
+    body = ast.parse(re.sub(r"(?m)^[%!].*$", "", source)).body
+    statements = [node for part in body for node in ast.walk(part) if isinstance(node, ast.Expr)]
+    calls = [s for s in statements if s is not body[-1] and isinstance(s.value, ast.Call)]
+    return [s.lineno for s in calls if getattr(s.value.func, "id", None) == "figure"]
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("fig = draw()\nfigure(fig, 'a', out_dir)", []),
+        ("for x in y:\n    figure(x, 'a', out_dir)", [2]),
+        ("if x:\n    figure(x, 'a', out_dir)", [2]),
+        ("figure(x, 'a', out_dir)\nprint(1)", [1]),
+        (
+            "%time x\nfor x in y:\n    display(figure(x, 'a', out))\nsaved = figure(x, 'b', out)",
+            [],
+        ),
+    ],
+)
+def test_pictures_that_a_cell_does_not_show_are_found(source, lines):
+    assert unseen_pictures(source) == lines
+
+
+@EACH
+def test_every_picture_is_shown(path):
+    code = [c.source for c in notebooks.read(path).cells if c.cell_type == "code"]
+    assert [source for source in code if unseen_pictures(source)] == []
+
+
 @EACH
 def test_stored_outputs_are_not_stale(path):
     notebook = notebooks.read(path)
