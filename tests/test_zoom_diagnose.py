@@ -92,6 +92,7 @@ def test_no_threshold_takes_twenty_channels_or_says_how_many_there_are():
         ({"prompts": ["  "]}, "needs words"),
         ({"images": 1}, "at least 2 images"),
         ({"consistency": ("one",)}, "two prompts"),
+        ({"consistency": ("one", "One ")}, "two prompts of consistency are named twice"),
         ({"weights": {0: float("nan")}}, "NaN"),
         ({"weights": {0: 0.0}}, "no gradient"),
         ({"threshold": 2.0}, "largest λ that works"),

@@ -113,7 +113,13 @@ def test_one_threshold_each():
         (["a face with a hat", " "], "a face", "needs words"),
         (["a face with a hat"], "", "needs words"),
         (["a face"], "a face", "neutral"),
-        (["a face with a hat"] * 2, "a face", "twice"),
+        (["a face with a hat"] * 2, "a face", "twice, 'a face with a hat': name"),
+        (["a hat", "A  hat "], "a face", "twice, 'a hat' and 'A  hat '"),
+        (["a hat", "a\u200b hat\n"], "a face", "twice"),  # a zero-width space
+        (["caf\u00e9", "cafe\u0301"], "a face", "twice"),  # one letter, or e and an accent
+        (["a hat", "\u200b"], "a face", "needs words"),
+        (["a hat", 3], "a face", "needs words, got 3"),
+        (["A Face"], "a face", "both the neutral prompt"),
     ],
 )
 def test_prompts_are_checked(attributes, neutral, words):

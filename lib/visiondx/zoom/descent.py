@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.losses import attr_loss, struct_loss, total_loss
+from visiondx.core.words import check_words
 from visiondx.kernels.ssim import SSIMReference
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.tasks import crossed, original
@@ -108,6 +109,7 @@ class Consistency:
     def __init__(self, encoder, prompts: Sequence[str]):
         if isinstance(prompts, str) or len(prompts) != 2:
             raise InputError(f"Consistency takes two prompts, present and absent, got {prompts!r}.")
+        check_words(prompts, "The two prompts of consistency")
         self.encoder, self.scale = encoder, float(encoder.logit_scale)
         self.texts = encoder.embed_texts(list(prompts)).detach()
 

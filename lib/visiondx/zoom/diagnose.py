@@ -11,9 +11,10 @@ from torch import Tensor
 
 from visiondx.core.errors import InputError
 from visiondx.core.stats import Estimate
+from visiondx.core.words import check_prompts
 from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
-from visiondx.zoom.directions import Directions, check_prompts, text_directions
+from visiondx.zoom.directions import Directions, text_directions
 from visiondx.zoom.estimate import CHANNELS, check_estimator, edit_directions
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.search import Consistency, SearchSettings, search

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.core.words import check_prompts
 
 SIDES = ("two", "one")
 
@@ -76,25 +77,6 @@ class Directions:
                 "sided": self.sided,
                 "channels": self.n_channels,
             }
-        )
-
-
-def check_prompts(attributes: Sequence[str], neutral: str) -> None:
-    """Raise InputError for an empty list, an empty or repeated prompt, or one equal to neutral."""
-    if isinstance(attributes, str) or not len(attributes):
-        raise InputError(
-            f'attributes must be a list of prompts such as ["a hat"], got {attributes!r}.'
-        )
-    for prompt in (*attributes, neutral):
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise InputError(f"Every prompt needs words, got {prompt!r}: remove or fill it.")
-    doubled = {a for a in attributes if list(attributes).count(a) > 1}
-    if doubled:
-        raise InputError(f"Attributes are named twice, {sorted(doubled)}: name each once.")
-    if neutral in attributes:
-        raise InputError(
-            f"{neutral!r} is both the neutral prompt and an attribute, so its direction is zero: "
-            "drop one of them."
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
+from visiondx.core.words import plain
 from visiondx.models.device import device_of
 from visiondx.models.outputs import displacement, extent, mean_iou
 from visiondx.zoom.diagnose import Diagnosis
@@ -124,11 +125,11 @@ def true_movement(
 def named(world, prompts: Sequence[str], known: dict[str, str] | None = None) -> dict[str, str]:
     """Which prompts name a binary attribute of the world: {prompt: attribute}.
 
-    A prompt is recognised if the world's grammar says it (``world.prompt(name)``, letter case
-    aside); ``known`` adds others by hand.
+    A prompt is recognised if the world's grammar says it (``world.prompt(name)``), letter case and
+    spaces aside; ``known`` adds others by hand.
     """
-    spoken = {world.prompt(name).casefold(): name for name in world.binary}
-    found = {p: spoken[p.casefold()] for p in prompts if p.casefold() in spoken}
+    spoken = {plain(world.prompt(name)): name for name in world.binary}
+    found = {p: spoken[plain(p)] for p in prompts if plain(p) in spoken}
     return found | {p: name for p, name in (known or {}).items() if p in prompts}
 
 
