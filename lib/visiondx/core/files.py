@@ -1,17 +1,22 @@
-"""Where data lives, and how files are written so that a half-written one never looks whole."""
+"""Where data lives, how files are written so that a half-written one never looks whole, and what is
+said of a damaged one.
+"""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from visiondx.core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def data_dir() -> Path:
@@ -50,6 +55,72 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, for a sentence; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+@contextmanager
+def reading(path: str | os.PathLike, fix: str) -> Iterator[None]:
+    """Round a block that reads a file and takes its values apart: damage is said in one sentence.
+
+    Args:
+        fix: what to do about it, such as "restore it with 'git checkout data'".
+
+    Raises:
+        InputError: the block raised anything (readers raise many kinds); its own InputErrors pass.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        state = "cannot be read" if isinstance(error, OSError) else "is damaged"
+        lacks = "it has no " if isinstance(error, KeyError) else ""
+        raise InputError(f"{path} {state} ({lacks}{first_line(error)}): {fix}.") from error
+
+
+def read_kept(path: str | os.PathLike | None, read: Callable[[Path], T]) -> T | None:
+    """What ``read`` makes of a kept file; None where there is none, to be made then.
+
+    A damaged one counts as none, for making it again is the fix; a warning names it.
+    """
+    if path is None or not os.path.lexists(path):
+        return None
+    try:
+        return read(Path(path))
+    except MemoryError:
+        raise
+    except Exception as error:
+        warnings.warn(f"{path} is damaged ({first_line(error)}): it is made again.", stacklevel=2)
+        return None
+
+
+def read_yaml(path: str | os.PathLike, fix: str = "restore it with 'git checkout data'") -> dict:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: no such file, or one that holds something else.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No file at {path}: {fix}.")
+    with reading(path, fix):
+        text = path.read_text("utf-8")
+        try:
+            found = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ValueError(f"no YAML in line {line}: {error.problem}") from error
+    if not isinstance(found, dict):
+        what = "nothing" if found is None else type(found).__name__
+        raise InputError(f"{path} must hold a mapping ('name: value' lines), not {what}: {fix}.")
+    return found
 
 
 def sha256(path: str | os.PathLike) -> str:

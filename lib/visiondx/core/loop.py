@@ -33,7 +33,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, data_dir
+from visiondx.core.files import atomic_write, data_dir, reading
 
 
 class Trainer:
@@ -51,7 +51,8 @@ class Trainer:
             a run so short that it would have less than twenty entries.
 
     Raises:
-        InputError: the folder holds a checkpoint made with another config or seed.
+        InputError: the folder holds a checkpoint made with another config or seed, or a damaged
+            one.
     """
 
     def __init__(
@@ -158,9 +159,13 @@ class Trainer:
             path.write_text("".join(json.dumps(entry) + "\n" for entry in self.history))
 
     def _resume(self) -> None:
-        with safe_open(self.checkpoint, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in file.metadata().items()}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        with reading(self.checkpoint, "empty its folder, to train from the start"):
+            with safe_open(self.checkpoint, framework="pt") as file:
+                about = {key: json.loads(value) for key, value in file.metadata().items()}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            self._restore(about, tensors)
+
+    def _restore(self, about: Mapping, tensors: Mapping[str, torch.Tensor]) -> None:
         stored = about["settings"]
         keys = sorted(stored.keys() | self._settings.keys())
         changed = [key for key in keys if stored.get(key) != self._settings.get(key)]
@@ -207,12 +212,13 @@ def read_log(directory: str | Path) -> pd.DataFrame:
     """The ``log.jsonl`` of a training: one row an entry, ``step`` and the mean of each loss term.
 
     Raises:
-        InputError: there is no log yet.
+        InputError: there is no log yet, or a damaged one.
     """
     path = Path(directory) / "log.jsonl"
     if not path.is_file():
         raise InputError(f"No training log at {path}: train first.")
-    return pd.DataFrame([json.loads(line) for line in path.read_text("utf-8").splitlines()])
+    with reading(path, "remove it: the next checkpoint writes it again"):
+        return pd.DataFrame([json.loads(line) for line in path.read_text("utf-8").splitlines()])
 
 
 def check_finite(step: int, term: str, value: float | torch.Tensor) -> None:

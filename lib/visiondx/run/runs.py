@@ -13,10 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, data_dir
+from visiondx.core.files import atomic_write, data_dir, read_yaml, reading
 from visiondx.core.versions import device, versions
 from visiondx.run import notebooks
 
@@ -49,16 +47,19 @@ def settings(path: str | Path, preset: str, given: dict[str, Any] | None = None)
     declared = notebooks.parameters(path)
     if preset not in presets():
         raise InputError(f"Unknown preset {preset!r}: choose one of {', '.join(presets())}.")
-    read = yaml.safe_load((data_dir() / "presets" / f"{preset}.yaml").read_text("utf-8")) or {}
-    for name in read.get("requires") or []:
-        if name not in declared:
-            raise InputError(
-                f"{path.name} cannot run with preset {preset!r}, which sets {name!r}: "
-                "the notebook has no such parameter."
-            )
-    defaults = read.get("defaults") or {}
-    chosen = {name: value for name, value in defaults.items() if name in declared}
-    chosen |= (read.get("notebooks") or {}).get(notebooks.key(path)) or {}
+    file = data_dir() / "presets" / f"{preset}.yaml"
+    fix = "correct it, or restore it with 'git checkout data/presets'"
+    read = read_yaml(file, fix)
+    with reading(file, fix):
+        for name in read.get("requires") or []:
+            if name not in declared:
+                raise InputError(
+                    f"{path.name} cannot run with preset {preset!r}, which sets {name!r}: "
+                    "the notebook has no such parameter."
+                )
+        defaults = read.get("defaults") or {}
+        chosen = {name: value for name, value in defaults.items() if name in declared}
+        chosen |= (read.get("notebooks") or {}).get(notebooks.key(path)) or {}
     chosen |= given or {}
     for name in chosen:
         if name not in declared:

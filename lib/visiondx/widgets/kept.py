@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write
+from visiondx.core.files import atomic_write, reading
 from visiondx.widgets.session import EditSession, View
 
 SIZE = 320  # least pixels of a shown picture's longer side
@@ -63,16 +63,20 @@ def restore(session: EditSession, path: str | Path) -> View:
     """The picture of a JSON file that ``save`` wrote, under the session's own target.
 
     Raises:
-        InputError: no such file, or a picture of another generator or encoder.
+        InputError: no such file, a damaged one, or a picture of another generator or encoder.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No file at {path}: check the path.")
-    recipe = json.loads(path.read_text("utf-8"))
-    for model in ("generator", "encoder"):
-        if recipe[model] != getattr(session, model).fingerprint:
+    with reading(path, "open the JSON file of a saved picture"):
+        recipe = json.loads(path.read_text("utf-8"))
+        fields = ("prompts", "neutral", "directions", "seed", "channels", "generator", "encoder")
+        prompts, neutral, directions, seed, channels, *models = (recipe[key] for key in fields)
+        words, weights = list(prompts), list(prompts.values())
+    for model, made in zip(("generator", "encoder"), models, strict=True):
+        if made != getattr(session, model).fingerprint:
             raise InputError(f"{path.name} was made with another {model}: open that one.")
-    session.channels = recipe["channels"]
-    session.apply(list(recipe["prompts"]), recipe["neutral"], recipe["directions"])
-    session.new_face(recipe["seed"])
-    return session.set(list(recipe["prompts"].values()))
+    session.channels = channels
+    session.apply(words, neutral, directions)
+    session.new_face(seed)
+    return session.set(weights)

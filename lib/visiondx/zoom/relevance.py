@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write
+from visiondx.core.files import atomic_write, read_kept
 from visiondx.core.memory import keep_memory
 from visiondx.models import registry
 
@@ -123,10 +122,7 @@ def _rows(
 
 def _read(path: Path) -> Tensor | None:
     """A kept tensor; None if there is none or it cannot be read, for then it is made again."""
-    try:
-        return load_file(path)["M"] if path.is_file() else None
-    except (SafetensorError, KeyError):
-        return None
+    return read_kept(path, lambda path: load_file(path)["M"])
 
 
 def _write(path: Path | None, rows: Tensor) -> None:

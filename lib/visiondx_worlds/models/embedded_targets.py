@@ -63,17 +63,17 @@ def load_embedded(name: str) -> tuple[nn.Module, dict]:
             f"No embedded target {name!r}: choose from {', '.join(embedded()) or 'none'}, or name "
             'your own as "path/to/file.py:function".'
         )
-    tensors, card = zoo.load(EMBEDDED + name)
-    if "family" in card:
-        shape = (card["family"], card["width"], card["depth"])
-        module = build_scene_classifier(*shape, len(card["labels"]))
-    elif card["task"] == "keypoints":
-        module = build_keypoint_net(len(card["labels"]), card["width"])
-    elif card["task"] == "segmentation":
-        module = build_part_net(len(card["labels"]), card["width"])
-    else:
-        module = build_classifier(card["width"])
-    module.load_state_dict(tensors)
+    with zoo.opened(EMBEDDED + name) as (tensors, card):
+        if "family" in card:
+            shape = (card["family"], card["width"], card["depth"])
+            module = build_scene_classifier(*shape, len(card["labels"]))
+        elif card["task"] == "keypoints":
+            module = build_keypoint_net(len(card["labels"]), card["width"])
+        elif card["task"] == "segmentation":
+            module = build_part_net(len(card["labels"]), card["width"])
+        else:
+            module = build_classifier(card["width"])
+        module.load_state_dict(tensors)
     return module.eval(), card
 
 

@@ -114,9 +114,9 @@ class Judges(nn.Module):
     @classmethod
     def load(cls, world: str = "faces", device: str = "cpu") -> Judges:
         """The embedded judges of a world. Raises InputError for missing or altered weights."""
-        tensors, config = zoo.load(f"{world}-judges")
-        judges = cls(tuple(config["binary"]), config["groups"])
-        judges.load_state_dict(tensors)
+        with zoo.opened(f"{world}-judges") as (tensors, config):
+            judges = cls(tuple(config["binary"]), config["groups"])
+            judges.load_state_dict(tensors)
         return judges.to(device)
 
     def save(self, world: str = "faces", **about: object) -> None:

@@ -51,12 +51,12 @@ def load_planted(name: str) -> tuple[nn.Module, dict]:
             f"No planted target {name!r}: data/planted.yaml lists the pairs, and @0, @1, … names "
             f"the training seed, such as {known[0] if known else 'young-biased-bangs@0'!r}."
         )
-    tensors, config = zoo.load(FILE)
-    card = config["cards"][name]
-    module = build_classifier(card["width"])
-    prefix = f"{name}/"
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    module.load_state_dict(own)
+    with zoo.opened(FILE) as (tensors, config):
+        card = config["cards"][name]
+        module = build_classifier(card["width"])
+        prefix = f"{name}/"
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        module.load_state_dict(own)
     return module.eval(), {
         "task": "binary",
         "mean": [0.0, 0.0, 0.0],

@@ -69,8 +69,8 @@ def load_recogniser(seed: int = 0) -> Target:
     Raises:
         InputError: none of that seed, or its file is missing or altered.
     """
-    tensors, card = zoo.load(NAME.format(seed))
-    target = recogniser_target(card["people"], card["width"], card["dim"])
-    target.module.load_state_dict(tensors)
+    with zoo.opened(NAME.format(seed)) as (tensors, card):
+        target = recogniser_target(card["people"], card["width"], card["dim"])
+        target.module.load_state_dict(tensors)
     target.config = card
     return target.eval().requires_grad_(False)

@@ -42,7 +42,8 @@ def generator(name: str) -> StyleGenerator:
     Raises:
         InputError: the weights are missing, altered or of another model.
     """
-    return StyleGenerator.build(*zoo.load(name))
+    with zoo.opened(name) as (tensors, settings):
+        return StyleGenerator.build(tensors, settings)
 
 
 def relevance(generator: str, encoder: str) -> Tensor | None:

@@ -41,17 +41,17 @@ def load_encoder(name: str = "embedded", device: str | torch.device = "cpu") -> 
     """An encoder kept in data/weights/ as "encoder-<name>", written by `save_encoder`.
 
     Raises:
-        InputError: a missing or altered weight file, or another tokenizer than it was trained with.
+        InputError: a missing or damaged file, or another tokenizer than it was trained with.
     """
-    tensors, config = zoo.load(f"encoder-{name}")
-    tokenizer = Tokenizer.load()
-    if tokenizer.fingerprint != config["tokenizer"]:
-        raise InputError(
-            f"Encoder {name!r} was trained with another tokenizer than data/prompts/"
-            "tokenizer.json; restore that file or train the encoder again."
-        )
-    encoder = new_encoder(tokenizer)
-    encoder.clip.load_state_dict(tensors)
+    with zoo.opened(f"encoder-{name}") as (tensors, config):
+        tokenizer = Tokenizer.load()
+        if tokenizer.fingerprint != config["tokenizer"]:
+            raise InputError(
+                f"Encoder {name!r} was trained with another tokenizer than data/prompts/"
+                "tokenizer.json; restore that file or train the encoder again."
+            )
+        encoder = new_encoder(tokenizer)
+        encoder.clip.load_state_dict(tensors)
     return encoder.to(device)
 
 

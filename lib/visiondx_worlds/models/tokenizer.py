@@ -61,11 +61,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | None = None, context_length: int = 48) -> "Tokenizer":
-        """Read the JSON file that `save` wrote (default: data/prompts/tokenizer.json)."""
+        """Read the JSON file that `save` wrote (default: data/prompts/tokenizer.json).
+
+        Raises:
+            InputError: no such file, or one that holds no tokenizer.
+        """
         path = path or files.data_dir() / "prompts" / "tokenizer.json"
         if not path.is_file():
             raise InputError(f"There is no tokenizer at {path}; train one with Tokenizer.train.")
-        bpe = tokenizers.Tokenizer.from_file(str(path))
+        fix = "restore it with 'git checkout data/prompts', or train one with Tokenizer.train"
+        with files.reading(path, fix):
+            bpe = tokenizers.Tokenizer.from_file(str(path))
         bpe.encode_special_tokens = True
         return cls(bpe, context_length)
 

@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, data_dir, sha256
+from visiondx.core.files import atomic_write, data_dir, reading, sha256
 
 _SCALE = "|scale"  # of an int8 tensor, after its key
 _LIBRARIES = ("torchvision", "safetensors", "open_clip_torch")
@@ -88,44 +89,72 @@ def load(name: str) -> tuple[dict[str, Tensor], dict]:
     """Tensors (floating ones as float32) and config of ``name``, its sha256 checked.
 
     Raises:
-        InputError: the name is unknown, the file is missing, or it was altered.
+        InputError: the name is unknown, or the file is missing, altered or damaged.
     """
+    entry, path = _entry(name)
+    if not path.is_file():
+        raise InputError(
+            f"Weights '{name}' are in the manifest, but {path} is missing: {_fix(entry)}."
+        )
+    if sha256(path) != entry["sha256"]:
+        raise InputError(f"{path} was altered (its sha256 is not the manifest's): {_fix(entry)}.")
+    with reading(path, _fix(entry)):
+        tensors = load_file(path)
+        scaled = [key for key in tensors if key.endswith(_SCALE)]
+        scales = {key.removesuffix(_SCALE): tensors.pop(key) for key in scaled}
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        for key, scale in scales.items():
+            value = tensors[key]
+            tensors[key] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+    return tensors, entry["config"]
+
+
+@contextmanager
+def opened(name: str) -> Iterator[tuple[dict[str, Tensor], dict]]:
+    """``load``, for a block that builds a model of the two.
+
+    Raises:
+        InputError: see ``load``; or the config lacks something, or the tensors are another model's.
+    """
+    tensors, config = load(name)
+    entry, path = _entry(name)
+    with reading(f"{path} or its entry in manifest.json", _fix(entry)):
+        yield tensors, config
+
+
+def manifest() -> dict[str, dict]:
+    """All manifest entries by name; empty before the first `save`.
+
+    Raises:
+        InputError: a file that is no manifest, or an entry that lacks what ``load`` needs.
+    """
+    path = _folder() / "manifest.json"
+    if not path.is_file():
+        return {}
+    with reading(path, "restore it with 'git checkout data/weights'"):
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"not valid JSON: {error}") from error
+        for name, entry in entries.items():
+            for key, kind in (("file", str), ("sha256", str), ("config", dict)):
+                if not isinstance(entry.get(key), kind):
+                    raise ValueError(f"its entry '{name}' has no {key}")
+    return entries
+
+
+def _entry(name: str) -> tuple[dict, Path]:
+    """What the manifest says of a name, and where its weights are."""
     entries = manifest()
     if name not in entries:
         known = ", ".join(sorted(entries)) or "none"
         raise InputError(f"No weights named '{name}' in {_folder()}: choose from {known}.")
-    entry = entries[name]
-    path = _folder() / entry["file"]
-    if not path.is_file():
-        raise InputError(
-            f"Weights '{name}' are in the manifest, but {path} is missing: restore it with "
-            f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
-        )
-    if sha256(path) != entry["sha256"]:
-        raise InputError(
-            f"{path} was altered (its sha256 is not the manifest's): restore it with "
-            f"'git checkout data/weights' or make it again with notebooks/{entry['notebook']}."
-        )
-    tensors = load_file(path)
-    scales = {k.removesuffix(_SCALE): tensors.pop(k) for k in list(tensors) if k.endswith(_SCALE)}
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    for key, scale in scales.items():
-        value = tensors[key]
-        tensors[key] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
-    return tensors, entry["config"]
+    return entries[name], _folder() / entries[name]["file"]
 
 
-def manifest() -> dict[str, dict]:
-    """All manifest entries by name; empty before the first `save`."""
-    path = _folder() / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path} is not valid JSON ({error}): restore it with 'git checkout data/weights'."
-        ) from error
+def _fix(entry: Mapping) -> str:
+    again = f" or make it again with notebooks/{entry['notebook']}" if "notebook" in entry else ""
+    return f"restore it with 'git checkout data/weights'{again}"
 
 
 def _to_eight_bits(value: Tensor) -> tuple[Tensor, Tensor]:

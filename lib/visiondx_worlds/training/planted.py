@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from torch import nn
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import data_dir
+from visiondx.core.files import data_dir, read_yaml, reading
 from visiondx_worlds.training.pool import Pool
 from visiondx_worlds.training.targets import TargetConfig, train_target
 
@@ -54,17 +53,18 @@ def planted(world: str, path: str | Path | None = None) -> Planted:
             a label in itself, or whose attribute no diagnosis would ask about.
     """
     path = Path(path or data_dir() / "planted.yaml")
-    lists = yaml.safe_load(path.read_text())
+    lists = read_yaml(path)
     if world not in lists:
         raise InputError(f"{path} plants nothing in {world!r}: choose from {', '.join(lists)}.")
-    attributes = tuple(lists[world]["attributes"])
-    for pair in lists[world]["pairs"]:
-        if len(pair) != 2 or pair[0] == pair[1] or pair[1] not in attributes:
-            raise InputError(
-                f"{path}: {pair} must be [label, attribute], and the attribute one of those asked "
-                f"about in {world}: {', '.join(attributes)}."
-            )
-    return Planted(world, tuple(map(tuple, lists[world]["pairs"])), attributes)
+    with reading(path, f"give {world} its pairs and its attributes"):
+        attributes = tuple(lists[world]["attributes"])
+        for pair in lists[world]["pairs"]:
+            if len(pair) != 2 or pair[0] == pair[1] or pair[1] not in attributes:
+                raise InputError(
+                    f"{path}: {pair} must be [label, attribute], and the attribute one of those "
+                    f"asked about in {world}: {', '.join(attributes)}."
+                )
+        return Planted(world, tuple(map(tuple, lists[world]["pairs"])), attributes)
 
 
 def train_planted(

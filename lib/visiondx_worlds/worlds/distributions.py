@@ -24,7 +24,7 @@ import yaml
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import data_dir
+from visiondx.core.files import data_dir, reading
 from visiondx_worlds.worlds.base import Attributes, normals, phi
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class Distribution:
             raise InputError(
                 f"No distribution {name!r}: choose from {known}, or give a .yaml path."
             )
-        return cls.parse(path.read_text("utf-8"), world, path.stem)
+        with reading(path, "write it as UTF-8 text"):
+            text = path.read_text("utf-8")
+        return cls.parse(text, world, path.stem)
 
     @classmethod
     def parse(cls, text: str, world: World, name: str = "distribution") -> Distribution:

@@ -7,10 +7,8 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import yaml
-
 from visiondx.core.errors import InputError
-from visiondx.core.files import data_dir
+from visiondx.core.files import data_dir, read_yaml, reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +22,8 @@ def article(phrase: str) -> str:
 
 
 def read_words(file: str) -> dict:
-    """A file of data/prompts."""
-    return yaml.safe_load((data_dir() / "prompts" / file).read_text("utf-8"))
+    """A file of data/prompts. Raises InputError where it is missing or damaged."""
+    return read_yaml(data_dir() / "prompts" / file)
 
 
 class Grammar(ABC):
@@ -42,7 +40,10 @@ class Grammar(ABC):
     @cached_property
     def heldout(self) -> dict:
         """Templates, phrases and combinations that training never shows."""
-        return read_words("heldout.yaml")[self.world]
+        with reading(
+            data_dir() / "prompts" / "heldout.yaml", "restore it with 'git checkout data'"
+        ):
+            return read_words("heldout.yaml")[self.world]
 
     @cached_property
     def apart(self) -> set[frozenset]:

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import yaml
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import data_dir
+from visiondx.core.files import data_dir, read_yaml, reading
 from visiondx_worlds.worlds.base import Attributes
 from visiondx_worlds.worlds.faces import Faces, faces
 
@@ -74,7 +73,9 @@ class People:
         path = data_dir() / "llm2loss" / f"{name}.yaml"
         if not path.is_file():
             raise InputError(f"No recipe at {path}: choose a file of {path.parent}.")
-        return cls(yaml.safe_load(path.read_text("utf-8")))
+        recipe = read_yaml(path)
+        with reading(path, "restore it with 'git checkout data', or write what it lacks"):
+            return cls(recipe)
 
     def __len__(self) -> int:
         return len(self.classes)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write
+from visiondx.core.files import atomic_write, read_kept
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ class Round:
 
     @classmethod
     def read(cls, path: Path, number: int, stamp: str) -> "Round | None":
-        """The round in this file, or None if there is none or it was made otherwise."""
-        if not path.is_file():
-            return None
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("made") != stamp:
-                return None
-            return cls(number, *(file.get_tensor(part.name) for part in fields(cls)[1:]))
+        """The round in this file; None if there is none, a damaged one, or another's."""
+
+        def own(path: Path) -> "Round | None":
+            with safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get("made") != stamp:
+                    return None
+                return cls(number, *(file.get_tensor(part.name) for part in fields(cls)[1:]))
+
+        return read_kept(path, own)
 
 
 class Bank:
@@ -93,7 +95,7 @@ class Bank:
         """Hold the rounds from 0 to this one; only this one may be searched for now.
 
         Raises:
-            InputError: an earlier round's file is gone; its target is, too.
+            InputError: an earlier round's file is gone or damaged; its target is gone, too.
         """
         while len(self.rounds) <= number:
             index = len(self.rounds)
@@ -102,8 +104,8 @@ class Bank:
             if found is None:
                 if index < number:
                     raise InputError(
-                        f"{path} is missing, and its round cannot be searched again after "
-                        "training has gone on: empty the folder and start anew."
+                        f"{path} is missing or damaged, and its round cannot be searched again "
+                        "after training has gone on: empty the folder and start anew."
                     )
                 search(index).write(path, self._stamp)
                 found = Round.read(path, index, self._stamp)

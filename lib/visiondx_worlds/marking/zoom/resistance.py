@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import digest
+from visiondx.core.files import digest, read_kept
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import MultiResult, SearchSettings, multi_search
@@ -133,9 +133,9 @@ def search_seeds(
 
     parts: dict[int, list[Tensor]] = {}
     for seed in seeds:
-        if folder and (kept(seed) / "multi.safetensors").is_file():
-            tensors = load_file(kept(seed) / "multi.safetensors")
-            parts[seed] = [tensors[name] for name in ("styles", "p_original", "w", "p")]
+        found = read_kept(kept(seed) / "multi.safetensors", _read) if folder else None
+        if found is not None:
+            parts[seed] = found
     missing = [seed for seed in seeds if seed not in parts]
     size = max(1, TOGETHER // images)
     for some in tqdm([missing[i : i + size] for i in range(0, len(missing), size)], desc="seeds"):
@@ -160,6 +160,11 @@ def search_seeds(
         generator=generator,
     )
     return result, torch.tensor(list(seeds)).repeat_interleave(images)
+
+
+def _read(path: Path) -> list[Tensor]:
+    tensors = load_file(path)
+    return [tensors[name] for name in ("styles", "p_original", "w", "p")]
 
 
 def white_box(

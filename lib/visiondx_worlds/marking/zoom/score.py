@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from visiondx.core.files import atomic_write, digest
+from visiondx.core.files import atomic_write, digest, read_kept
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
@@ -197,13 +197,19 @@ def kept_sensitivity(
     if folder is None:
         return measure()
     path = Path(folder) / f"sensitivity-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
-    if not path.is_file():
-        found = measure()
-        about = {"attributes": json.dumps(found.attributes), "seed": json.dumps(found.seed)}
-        about["source"] = found.source
-        with atomic_write(path) as temporary:
-            tensors = {"change": found.change, "flipped": found.flipped}
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, about)
+    kept = read_kept(path, _read)
+    if kept is not None:
+        return kept
+    found = measure()
+    about = {"attributes": json.dumps(found.attributes), "seed": json.dumps(found.seed)}
+    about["source"] = found.source
+    with atomic_write(path) as temporary:
+        tensors = {"change": found.change, "flipped": found.flipped}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, about)
+    return _read(path)
+
+
+def _read(path: Path) -> Sensitivity:
     with safe_open(path, "pt") as file:
         about = file.metadata()
         return Sensitivity(
