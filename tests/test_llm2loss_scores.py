@@ -34,8 +34,9 @@ def test_image_correlations_are_means_within_black_boxes():
     x = torch.stack([y[0], -y[1]])
     found = image_correlations(x, y, n=50)
     assert found["Spearman"].value == pytest.approx(0.0, abs=1e-9)
-    assert found["Spearman"].low == pytest.approx(-1)
-    assert found["Spearman"].high == pytest.approx(1)
+    # these two boxes, whatever the images: every draw of them has one in order and one reversed
+    assert found["Spearman"].low == pytest.approx(0, abs=1e-9)
+    assert found["Spearman"].high == pytest.approx(0, abs=1e-9)
     same = image_correlations(y, y, n=20)
     assert all(e.value == pytest.approx(1) for e in same.values())
     assert same["Kendall"].n == 40
@@ -114,11 +115,29 @@ def test_zero_shot_auroc_of_what_is_seen_and_what_is_not(hats):
 
 
 def test_sign_accuracy_by_hand():
-    right = np.array([True, True, False, False, True, True])
-    agree = np.array([True, True, True, False, False, True])
-    found = sign_accuracy(right, agree, np.array([0, 0, 0, 1, 1, 1]))
+    right = torch.tensor([[True, True, False], [False, True, True]])
+    agree = torch.tensor([[True, True, True], [False, False, True]])
+    everything = torch.ones(2, 3).bool()
+    found = sign_accuracy(right, agree, everything)
     assert found["sign_accuracy"].value == pytest.approx(3 / 4)
     assert found["confident_share"].value == pytest.approx(4 / 6)
     assert found["all_accuracy"].value == pytest.approx(4 / 6)
+    assert found["all_accuracy"].n == 6
+    known = torch.tensor([[True, True, False], [True, True, True]])
+    assert sign_accuracy(right, agree, known)["sign_accuracy"].value == 1
     with pytest.raises(InputError, match="agree on no pair"):
-        sign_accuracy(right, np.zeros(6, bool), np.arange(6))
+        sign_accuracy(right, ~everything, everything)
+    with pytest.raises(InputError, match=r"must all be \(S, P\)"):
+        sign_accuracy(right[0], agree[0], known[0])
+
+
+def test_black_boxes_that_answer_alike_are_not_more_pairs():
+    source = torch.Generator().manual_seed(3)
+    right = torch.rand(1, 60, generator=source) < 0.7
+    agree, known = torch.ones(1, 60).bool(), torch.ones(1, 60).bool()
+    one, three = (
+        sign_accuracy(*(side.expand(count, -1) for side in (right, agree, known)))["all_accuracy"]
+        for count in (1, 3)
+    )
+    assert (one.value, one.low, one.high) == (three.value, three.low, three.high)
+    assert (one.n, three.n) == (60, 180)

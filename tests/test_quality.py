@@ -62,14 +62,13 @@ def test_frechet_distance_of_features():
 def test_share_ratio_leaves_abstentions_out():
     labels = torch.tensor([[1, 0], [1, 0], [0, 1], [1, 1]], dtype=torch.bool)
     abstain = torch.tensor([[0, 0], [0, 0], [0, 0], [1, 0]], dtype=torch.bool)
-    seeds = np.zeros(4)
-    one, two = share_ratio(labels, abstain, torch.tensor([0.5, 0.25]), seeds)
+    one, two = share_ratio(labels, abstain, torch.tensor([0.5, 0.25]))
     assert (one.value, one.n) == (pytest.approx(2 / 3 / 0.5), 3)
     assert (two.value, two.n) == (pytest.approx(0.5 / 0.25), 4)
     with pytest.raises(InputError, match="more images"):
-        share_ratio(labels, abstain, torch.tensor([0.5, 0.0]), seeds)
+        share_ratio(labels, abstain, torch.tensor([0.5, 0.0]))
     with pytest.raises(InputError, match="more images"):
-        share_ratio(labels, abstain | torch.tensor([True, False]), torch.tensor([0.5, 0.5]), seeds)
+        share_ratio(labels, abstain | torch.tensor([True, False]), torch.tensor([0.5, 0.5]))
 
 
 def test_auroc_by_hand_with_ties_and_several_scores():

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, data_dir, sha256
-from visiondx.core.stats import bootstrap, ranks, redraw
+from visiondx.core.stats import bootstrap, crossed, interval, jackknife, ranks
 
 
 def test_interval_of_a_mean_is_the_normal_one():
@@ -23,13 +23,49 @@ def test_interval_of_a_mean_is_the_normal_one():
     assert narrow.high - narrow.low == pytest.approx(2 * 0.6745 * values.std() / 20, rel=0.1)
 
 
-def test_targets_are_drawn_anew_and_share_each_draw_of_the_images():
-    images = np.random.default_rng(2).normal(size=1000)
-    alike = redraw([images] * 3, np.random.default_rng(0))
-    np.testing.assert_allclose(alike, images)  # which of them is drawn makes no difference
-    apart = redraw([np.zeros(4000), np.ones(4000)], np.random.default_rng(0))
-    shares = [(apart == mean).mean() for mean in (0, 0.5, 1)]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+def test_targets_share_each_draw_of_the_images():
+    values = np.random.default_rng(2).normal(size=(40, 1)) + [0.0, 3.0, 9.0]  # three targets
+
+    def means(counts):
+        return {"mean": (counts @ values / 40).T, "first": (counts @ values / 40).T[:1]}
+
+    found = crossed(means, [40])
+    assert found["mean"].value == pytest.approx(values.mean())
+    assert found["mean"].n == 40
+    widths = [found[name].high - found[name].low for name in ("mean", "first")]
+    assert widths[0] == pytest.approx(widths[1])  # alike in all but their level: no surer than one
+    with pytest.raises(InputError, match="one row or more"):
+        crossed(means, [0])
+
+
+def test_samples_of_a_figure_are_drawn_each_by_itself():
+    one, other = np.random.default_rng(3).normal(size=(2, 100))
+    found = crossed(lambda a, b: {"gap": [(a @ one - b @ other) / 100]}, [100, 100])["gap"]
+    error = np.sqrt((one.var() + other.var()) / 100)
+    assert found.high - found.low == pytest.approx(2 * 1.98 * error, rel=0.15)
+
+
+def test_interval_by_hand():
+    draws = np.arange(1.0, 1000.0)  # of 999 draws, the 25th and the 975th; their mean is 500
+    plain = interval(500.0, draws, 10**9, 7)
+    assert (plain.value, plain.low, plain.high, plain.n) == pytest.approx((500.0, 25.0, 975.0, 7))
+    moved = interval(510.0, draws, 10**9, 7)  # draws that lie too low are moved up
+    assert (moved.low, moved.high) == pytest.approx((35.0, 985.0))
+    wider = interval(500.0, draws, 10, 7)
+    # Student's t of 9 degrees, 2.262, times (10 / 9)^½ = 2.384: a normal tail of 0.00856
+    assert wider.low == pytest.approx(8.56, abs=0.02)
+    edge = interval(990.0, draws, 10**9, 7)
+    assert edge.high == 999.0  # no further than any draw
+    lost = interval(1.0, np.array([np.nan]), 5, 5)
+    assert np.isnan([lost.low, lost.high]).all()
+
+
+def test_jackknife_of_a_mean_is_students_interval():
+    values = np.random.default_rng(5).normal(size=12)
+    found = jackknife(lambda kept: values[kept].mean(), np.arange(12), n=12)
+    half = 2.201 * values.std(ddof=1) / np.sqrt(12)
+    assert found.value == values.mean()
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), 1e-3)
 
 
 def test_ranks_of_equal_values_are_their_mean():
@@ -61,21 +97,18 @@ def test_rows_stay_together():
     assert estimate.n == 40
 
 
-def test_groups_widen_the_interval_to_the_spread_between_them():
-    rng = np.random.default_rng(4)
-    groups = np.repeat(np.arange(5), [40, 30, 50, 20, 60])
-    offset = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    values = offset[groups] + 0.01 * rng.normal(size=200)
-    plain, clustered = bootstrap(values), bootstrap(values, groups=groups)
-    assert clustered.value == plain.value
-    assert clustered.high - clustered.low > 3 * (plain.high - plain.low)
-    one = bootstrap(values, groups=np.full(200, "seed 100"))
-    assert one.high - one.low == pytest.approx(plain.high - plain.low, rel=0.15)
+def test_rows_of_a_cluster_tell_no_more_than_one():
+    values = np.random.default_rng(4).normal(size=30)
+    once, fivefold = bootstrap(values), bootstrap(np.repeat(values, 5), groups=np.arange(150) // 5)
+    assert fivefold.value == pytest.approx(once.value)
+    assert (fivefold.low, fivefold.high) == pytest.approx((once.low, once.high))
+    assert (once.n, fivefold.n) == (30, 150)
+    assert bootstrap(values, groups=np.arange(30)) == once
 
 
-def test_every_resample_is_of_whole_groups():
-    values, groups = np.array([0.0, 0.0, 9.0]), np.array([1, 1, 2])
-    means = {0.0, 3.0, 9.0}  # two groups drawn: 1 1, 1 2 (two zeros and a nine), 2 2
+def test_every_resample_is_of_whole_clusters():
+    values, groups = np.array([0.0, 9.0, 3.0]), np.array([1, 2, 1])
+    means = {1.5, 4.0, 9.0}  # two drawn: 1 1, 1 2 (a zero, a three and a nine), 2 2
     seen = set()
     bootstrap(values, lambda v: seen.add(float(v.mean())) or v.mean(), groups=groups, n=200)
     assert seen == means

@@ -123,7 +123,7 @@ def test_errors_by_hand() -> None:
     maps[:, 1, :3] = 1.0  # says sky in three of four rows, and it is two
     found = part_overlaps(Target(Says(maps), "segmentation", ("ground", "sky")), Still(), 3, seed=0)
     assert found.tolist() == [[[4, 8], [8, 12]]] * 3
-    mean, each = part_iou(torch.cat((found, torch.zeros(3, 2, 1)), 2), [0, 0, 1])
+    mean, each = part_iou(torch.cat((found, torch.zeros(3, 2, 1)), 2))
     assert each.tolist()[:2] == pytest.approx([4 / 8, 8 / 12])
     assert mean.value == pytest.approx((4 / 8 + 8 / 12) / 2)  # the third part is nowhere
     assert mean.n == 3

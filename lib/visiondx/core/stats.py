@@ -1,6 +1,17 @@
-"""Every reported number carries a bootstrap interval and its n."""
+"""Every reported number carries a bootstrap interval and its n.
 
-from collections.abc import Callable, Sequence
+One convention. A figure speaks about the targets that it names, and its interval about other
+draws of what it was measured on: images (or sentences, or runs of a clock) are resampled, targets
+are not, for two to five of them say next to nothing about others of their kind. Targets that see
+the same images share every draw of them (``crossed``). Images of several seeds are independent
+draws like those of one; only rows that truly hang together, such as one pair of sentences put to
+several targets, are clusters, which are drawn whole (``groups``).
+
+What an interval holds, 95 times in 100, is where the figure lies on average over other samples of
+the same size. That is the truth for a mean; a rank correlation is lower where images are few.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,7 +24,7 @@ VECTORISED = (np.mean, np.median, np.std, np.min, np.max)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic, its percentile-bootstrap interval [low, high], and the number of values."""
+    """A statistic, its bootstrap interval [low, high], and the number of values."""
 
     value: float
     low: float
@@ -35,17 +46,14 @@ def bootstrap(
     level: float = 0.95,
     groups: ArrayLike | None = None,
 ) -> Estimate:
-    """Percentile bootstrap (Efron, 1979) of ``statistic`` over the first axis of ``values``.
-
-    With ``groups`` the resampling is two-staged: first the groups (say, seeds), then the values
-    within each drawn group, so that the interval also covers the spread between groups.
+    """Bootstrap (Efron, 1979) of ``statistic`` over the first axis of ``values``; see ``interval``.
 
     Args:
         values: (N,) or (N, columns); a row is the unit that is resampled.
         statistic: ``f(resample) -> number``; a resample has the shape of ``values``, so rows with
             columns allow correlations and ratios. NumPy's own mean, median, ... run vectorised.
         n: number of resamples. level: of the interval, in (0, 1).
-        groups: (N,) group of each row, or None.
+        groups: (N,) cluster of each row, or None. Clusters are drawn, all rows of each; no seeds.
 
     Raises:
         InputError: empty or non-finite values, a wrong ``groups`` length, ``n`` or ``level``.
@@ -61,16 +69,91 @@ def bootstrap(
         )
     if n < 1 or not 0 < level < 1:
         raise InputError(f"bootstrap needs n >= 1 and 0 < level < 1, got n={n}, level={level}.")
-    rng = np.random.default_rng(seed)
+    rng, units = np.random.default_rng(seed), len(values)
     if groups is None:
-        rows = rng.integers(len(values), size=(n, len(values)))
+        rows = rng.integers(units, size=(n, units))
         draws = _each(statistic, [values[r] for r in np.array_split(rows, _blocks(rows))])
     else:
-        draws = _each(statistic, _clustered(values, np.asarray(groups), n, rng))
-    draws = draws[np.isfinite(draws)]  # a correlation of a constant resample is NaN
+        units, resamples = _clusters(values, np.asarray(groups), n, rng)
+        draws = _each(statistic, resamples)
+    return interval(float(statistic(values)), draws, units, len(values), level)
+
+
+def crossed(
+    statistic: Callable, sizes: Sequence[int], draws: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Means over targets that see the same images, of statistics of each; see ``interval``.
+
+    A draw of the images is one for all targets. What was measured on several samples, say the
+    generator's images and the renderer's, or words inside and words outside, has a draw of each.
+
+    Args:
+        statistic: ``f(*counts) -> {name: (S, R)}`` for S targets; ``counts[k]`` (R, N_k) is how
+            often each of R draws has each of the N_k rows of sample k. Where all are 1, it is the
+            figure itself.
+        sizes: N_k of each sample.
+
+    Returns:
+        an Estimate of each name, its n that of the first sample.
+
+    Raises:
+        InputError: an empty sample.
+    """
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"crossed needs samples of one row or more, got sizes {list(sizes)}.")
+    rng = np.random.default_rng(seed)
+    counts = [rng.multinomial(size, np.full(size, 1 / size), draws) for size in sizes]
+    measured = statistic(*(np.ones((1, size), dtype=np.int64) for size in sizes))
+    return {
+        name: interval(float(np.mean(measured[name])), np.mean(drawn, axis=0), min(sizes), sizes[0])
+        for name, drawn in statistic(*counts).items()
+    }
+
+
+def jackknife(statistic: Callable, group: np.ndarray, n: int, level: float = 0.95) -> Estimate:
+    """Grouped jackknife (Tukey, 1958): groups of rows are left out in turn.
+
+    For a statistic that resampled rows would spoil, for they stand there twice. The interval is
+    Student's, with one degree of freedom less than there are groups.
+
+    Args:
+        statistic: ``f(kept) -> number``, kept (N,) bool says which rows count.
+        group: (N,) 0 .. G - 1, at random and of much the same sizes.
+    """
+    from scipy.special import stdtrit
+
+    value, count = float(statistic(group >= 0)), int(group.max()) + 1
+    without = np.array([statistic(group != g) for g in range(count)])
+    error = np.sqrt((count - 1) * without.var()) * stdtrit(count - 1, (1 + level) / 2)
+    return Estimate(value, value - float(error), value + float(error), n)
+
+
+def interval(value: float, draws: np.ndarray, units: int, n: int, level: float = 0.95) -> Estimate:
+    """The interval of a value, from what it is in resamples of its ``units`` rows or clusters.
+
+    Percentiles of the draws, with two amendments. The draws are moved so that their mean is the
+    value: resamples hold images twice, so that ranks are noisier there and their correlations
+    lower. And the tails reach as much further as Student's t does (Hesterberg, 2015, the expanded
+    percentile interval), for the spread within a few rows is too small. No end lies beyond all
+    draws and the value; NaN draws (the correlation of a constant resample) do not count.
+
+    Args:
+        draws: (R,). n: what the Estimate gives as the number of values.
+    """
+    from scipy.special import ndtr, stdtrit  # slow to import, and not every run needs it
+
+    draws = np.asarray(draws, dtype=np.float64)
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return Estimate(value, np.nan, np.nan, n)
     tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
-    return Estimate(float(statistic(values)), float(low), float(high), len(values))
+    if units > 1:
+        tail = float(ndtr(stdtrit(units - 1, tail) * np.sqrt(units / (units - 1))))
+    # of R draws, a new one lies below the k-th smallest with probability k / (R + 1)
+    ends = np.quantile(draws, [tail, 1 - tail], method="weibull") - draws.mean() + value
+    low = min(max(ends[0], draws.min()), value)
+    high = max(min(ends[1], draws.max()), value)
+    return Estimate(value, float(low), float(high), n)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -83,24 +166,12 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return ((other < one).sum(-1) + (other <= one).sum(-1) + 1) / 2
 
 
-def redraw(drawn: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """The mean over targets that see the same images, in draws of both: (draws,).
-
-    Args:
-        drawn: of each target, its statistic in draws of the images (draws,), the same draws for
-            all. Each draw takes as many targets as there are, anew.
-    """
-    table = np.stack(drawn)  # (targets, draws)
-    chosen = rng.integers(len(table), size=table.shape)
-    return np.take_along_axis(table, chosen, 0).mean(0)
-
-
 def _blocks(rows: np.ndarray) -> int:
     """Split resamples so that one block holds about four million indices (32 MB)."""
     return max(1, rows.size // 4_000_000)
 
 
-def _each(statistic: Callable, blocks: list[np.ndarray]) -> np.ndarray:
+def _each(statistic: Callable, blocks: Iterable[np.ndarray]) -> np.ndarray:
     """``statistic`` of every resample; a block is (resamples, N[, columns])."""
     draws = []
     for block in blocks:
@@ -111,19 +182,21 @@ def _each(statistic: Callable, blocks: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(draws)
 
 
-def _clustered(
+def _clusters(
     values: np.ndarray, groups: np.ndarray, n: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """n resamples, groups first and rows within them second; sizes may differ between them."""
+) -> tuple[int, Iterator[np.ndarray]]:
+    """How many clusters there are, and n resamples of them, all rows of each; sizes may differ."""
     if groups.shape != (len(values),):
         raise InputError(f"groups must have shape ({len(values)},), one a row, got {groups.shape}.")
     _, member = np.unique(groups, return_inverse=True)
     size = np.bincount(member)
-    order = np.argsort(member, kind="stable")  # rows of group g: order[start[g] : start[g] + size]
+    order = np.argsort(member, kind="stable")  # rows of cluster g: order[start[g] : start[g + 1]]
     start = np.cumsum(size) - size
-    blocks = []
-    for drawn in rng.integers(len(size), size=(n, len(size))):
-        lengths = size[drawn]
-        within = (rng.random(lengths.sum()) * np.repeat(lengths, lengths)).astype(np.int64)
-        blocks.append(values[order[np.repeat(start[drawn], lengths) + within]][None])
-    return blocks
+
+    def resamples() -> Iterator[np.ndarray]:
+        for drawn in rng.integers(len(size), size=(n, len(size))):
+            lengths = size[drawn]
+            shift = start[drawn] - (np.cumsum(lengths) - lengths)
+            yield values[order[np.arange(lengths.sum()) + np.repeat(shift, lengths)]][None]
+
+    return len(size), resamples()

@@ -1,12 +1,19 @@
-"""Do two sensitivities order their attributes alike? Rank correlations, and their ceiling."""
+"""Do two sensitivities order their attributes alike? Rank correlations, and their ceiling.
+
+Intervals are about new images, of the measurement and of the truth, for these very targets.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate, ranks, redraw
+from visiondx.core.stats import Estimate, crossed, jackknife, ranks
 from visiondx.zoom.sensitivity import Sensitivity
+
+GROUPS = 20  # of images, left out in turn
+NEEDED = "A mean over targets needs one target or more, and the same images of all."
 
 
 def spearman(
@@ -19,10 +26,8 @@ def spearman(
     Raises:
         InputError: other attributes, or fewer than three.
     """
-    _check_alike(measured, true)
-    (value,), drawn = _resampled(measured, true, draws, np.random.default_rng(seed))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), len(true.attributes))
+    found = mean_spearman([(measured, true)], draws, seed)
+    return replace(found, n=len(true.attributes))
 
 
 def mean_spearman(
@@ -30,20 +35,22 @@ def mean_spearman(
 ) -> Estimate:
     """``spearman`` of (measured, true) of several targets, its mean; n is how many these are.
 
-    The interval resamples the targets, and the images of both sides, which all targets see.
+    The interval resamples the images of both sides, which all targets see.
 
     Raises:
-        InputError: no pairs; else as ``spearman``.
+        InputError: no pairs, targets that see other images; else as ``spearman``.
     """
-    rng = np.random.default_rng([seed, 1])  # of the targets
-    found = []
-    for measured, true in pairs:
-        _check_alike(measured, true)
-        found.append(_resampled(measured, true, draws, np.random.default_rng(seed)))
-    return _mean_over_targets([value for (value,), _ in found], [d for _, d in found], rng)
+    _check(pairs)
+    sides = [[side.change.double().numpy() for side in target] for target in pairs]
+
+    def each(one: np.ndarray, other: np.ndarray) -> dict[str, list[np.ndarray]]:
+        return {"mean": [rank_correlation(one @ h, other @ true) for h, true in sides]}
+
+    found = crossed(each, [len(side) for side in sides[0]], draws, seed)
+    return replace(found["mean"], n=len(pairs))
 
 
-def split_half(parts: Sequence[Sensitivity], draws: int = 1000, seed: int = 0) -> Estimate:
+def split_half(parts: Sequence[Sensitivity], draws: int = 200, seed: int = 0) -> Estimate:
     """How well a sensitivity agrees with itself: a ceiling for what can agree with it.
 
     The rank correlation of h over one half of the images with h over the other, averaged over
@@ -51,15 +58,18 @@ def split_half(parts: Sequence[Sensitivity], draws: int = 1000, seed: int = 0) -
     which would raise it to what all images give, is not applied.
 
     Args:
-        parts: one for each target. draws: random halves.
+        parts: one for each target, of the same images. draws: random halves.
 
-    The interval resamples the targets, and takes one pair of halves of each.
+    The interval leaves out images, a group at a time (``stats.jackknife``): a resample holds some
+    of them twice, and would put one into both halves.
 
     Raises:
-        InputError: no parts, fewer than three attributes or fewer than four images.
+        InputError: no parts, targets that saw other images, fewer than three attributes or fewer
+            than four images.
     """
-    rng = np.random.default_rng(seed)
-    drawn = []
+    shapes = {part.change.shape[0] for part in parts}
+    if len(shapes) != 1:
+        raise InputError(NEEDED)
     for part in parts:
         images, n = part.change.shape
         if n < 3 or images < 4:
@@ -67,43 +77,36 @@ def split_half(parts: Sequence[Sensitivity], draws: int = 1000, seed: int = 0) -
                 "Halves need three or more attributes and four or more images, got "
                 f"{n} and {images}."
             )
-        change = part.change.double().numpy()
-        one = rng.permuted(np.tile(np.arange(images) < images // 2, (draws, 1)), axis=1)
-        halves = [(side @ change) / side.sum(1, keepdims=True) for side in (one, ~one)]
-        drawn.append(_correlation(*(ranks(h) for h in halves)))
-    return _mean_over_targets([float(d.mean()) for d in drawn], drawn, rng)
+    rng = np.random.default_rng(seed)
+    one = rng.permuted(np.tile(np.arange(images) < images // 2, (draws, 1)), axis=1)
+    changes = [part.change.double().numpy() for part in parts]
+
+    def agreement(kept: np.ndarray) -> float:
+        halves = [side & kept for side in (one, ~one)]
+        halves = [side / np.maximum(side.sum(1, keepdims=True), 1) for side in halves]
+        return float(np.mean([rank_correlation(*(side @ x for side in halves)) for x in changes]))
+
+    group = rng.permutation(images) % min(GROUPS, images)
+    found = jackknife(agreement, group, n=len(parts))
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
-def _check_alike(measured: Sensitivity, true: Sensitivity) -> None:
-    if measured.attributes != true.attributes or len(true.attributes) < 3:
-        raise InputError(
-            "A rank correlation needs the same three or more attributes on both sides, got "
-            f"{list(measured.attributes)} and {list(true.attributes)}."
-        )
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's, of each row (R, N) of a with its row of b, or with the one row b; (R,).
 
-
-def _resampled(
-    measured: Sensitivity, true: Sensitivity, draws: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rank correlation (1,), and those of resampled images (draws,)."""
-    sides = [side.change.double().numpy() for side in (measured, true)]
-    resampled = [side[rng.integers(len(side), size=(draws, len(side)))].mean(1) for side in sides]
-    drawn = _correlation(*(ranks(h) for h in resampled))
-    return _correlation(*(ranks(side.mean(0, keepdims=True)) for side in sides)), drawn
-
-
-def _mean_over_targets(
-    values: Sequence[float], drawn: Sequence[np.ndarray], rng: np.random.Generator
-) -> Estimate:
-    """Mean of the targets' values; its interval draws targets anew for each draw of the images."""
-    if not values:
-        raise InputError("A mean over targets needs one target or more, got none.")
-    low, high = np.quantile(redraw(drawn, rng), [0.025, 0.975])
-    return Estimate(float(np.mean(values)), float(low), float(high), len(values))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each row (R, N); 0 where a side is constant."""
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    0 where a side is constant.
+    """
+    a, b = (side - side.mean(1, keepdims=True) for side in (ranks(a), ranks(b)))
     scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return (a * b).sum(1) / np.where(scale > 0, scale, 1)
+
+
+def _check(pairs: Sequence[tuple[Sensitivity, Sensitivity]]) -> None:
+    for measured, true in pairs:
+        if measured.attributes != true.attributes or len(true.attributes) < 3:
+            raise InputError(
+                "A rank correlation needs the same three or more attributes on both sides, got "
+                f"{list(measured.attributes)} and {list(true.attributes)}."
+            )
+    if len({tuple(len(side.change) for side in target) for target in pairs}) != 1:
+        raise InputError(NEEDED)

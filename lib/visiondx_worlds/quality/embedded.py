@@ -179,15 +179,12 @@ def world_found(
 # ---------------------------------------------------------------- the generator: shares, Fréchet
 
 
-def share_ratio(
-    labels: Tensor, abstain: Tensor, share: Tensor, seeds: np.ndarray
-) -> list[Estimate]:
+def share_ratio(labels: Tensor, abstain: Tensor, share: Tensor) -> list[Estimate]:
     """Judged share of each attribute in samples over its share in renders, an Estimate each.
 
     Args:
         labels, abstain: (B, A) bool from ``Judges.read``; what the judges abstain on is left out.
         share: (A,) in renders.
-        seeds: (B,) of each sample.
 
     Raises:
         InputError: an attribute that no render has, or on which the judges always abstain.
@@ -199,7 +196,7 @@ def share_ratio(
             "that have it: use more images."
         )
     return [
-        bootstrap(label[keep] / float(whole), groups=seeds[keep])
+        bootstrap(label[keep] / float(whole))
         for label, keep, whole in zip(labels.numpy().T, counted.T, share, strict=True)
     ]
 

@@ -42,18 +42,14 @@ class Readings:
 
     def accuracy(self) -> dict[str, Estimate]:
         """{judge: share of the renders that it reads correctly}."""
-        right, seeds = self.right[self.seen], self.seeds[self.seen]
-        return {
-            kind: bootstrap(right[:, k], groups=seeds, n=DRAWS) for k, kind in enumerate(self.kinds)
-        }
+        right = self.right[self.seen]
+        return {kind: bootstrap(right[:, k], n=DRAWS) for k, kind in enumerate(self.kinds)}
 
     def balanced(self) -> dict[str, Estimate]:
         """{judge: mean of its accuracies where a yes-or-no attribute is there and is not}."""
         right, truth = self.right[self.seen], self.truth[self.seen]
         return {
-            kind: bootstrap(
-                np.stack([right[:, k], truth], 1), balanced, groups=self.seeds[self.seen], n=DRAWS
-            )
+            kind: bootstrap(np.stack([right[:, k], truth], 1), balanced, n=DRAWS)
             for k, kind in enumerate(self.kinds)
         }
 
@@ -61,7 +57,7 @@ class Readings:
         """Share of the renders about which the judges disagree."""
         said = self.said[self.seen]
         apart = (said != said[:, :1]).any(1).astype(float)
-        return bootstrap(apart, groups=self.seeds[self.seen], n=DRAWS)
+        return bootstrap(apart, n=DRAWS)
 
     @property
     def right(self) -> np.ndarray:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from visiondx.core.augment import grain, soften, tint
@@ -181,13 +180,11 @@ def part_overlaps(target: Target, world, n: int, seed: int, generator=None) -> T
     return torch.cat(found).cpu()
 
 
-def part_iou(overlaps: Tensor, groups: ArrayLike) -> tuple[Estimate, np.ndarray]:
+def part_iou(overlaps: Tensor) -> tuple[Estimate, np.ndarray]:
     """Mean IoU over parts, and each part's (P,), from ``part_overlaps``.
 
-    Of each part, over the pixels of all images together. Parts that are nowhere are left out.
-
-    Args:
-        groups: (n,) the seed of each image.
+    Of each part, over the pixels of all images together. Parts that are nowhere are left out. The
+    interval resamples images.
     """
     parts = overlaps.shape[2]
 
@@ -196,5 +193,5 @@ def part_iou(overlaps: Tensor, groups: ArrayLike) -> tuple[Estimate, np.ndarray]
         return both / np.where(either > 0, either, np.nan)
 
     rows = overlaps.flatten(1).double().numpy()
-    mean = bootstrap(rows, lambda rows: np.nanmean(each(rows)), groups=groups)
+    mean = bootstrap(rows, lambda rows: np.nanmean(each(rows)))
     return mean, each(rows)

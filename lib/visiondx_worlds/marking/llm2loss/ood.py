@@ -5,6 +5,7 @@ animals, and the classes and super-classes of scenes, in the places of the paper
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate
+from visiondx.core.stats import Estimate, crossed
 from visiondx.models.encoder import Encoder
 from visiondx_worlds.worlds import animals, faces, scenes
 from visiondx_worlds.worlds.grammar import article
@@ -104,8 +105,8 @@ def aurocs(inside: Tensor, outside: Mapping[str, Tensor], seed: int = 0) -> dict
 
     Args:
         inside: (P,) familiarity of the words of what was seen, or (S, P) of S black boxes.
-        outside: set -> (Q,), or (S, Q). seed: of the bootstrap, which resamples black boxes first
-            and words, inside and outside apart, second.
+        outside: set -> (Q,), or (S, Q). seed: of the bootstrap, which resamples the
+            words, inside and outside apart; all black boxes are asked the same.
 
     Raises:
         InputError: another number of black boxes inside than outside.
@@ -126,12 +127,9 @@ def aurocs(inside: Tensor, outside: Mapping[str, Tensor], seed: int = 0) -> dict
 def _auroc(inside: np.ndarray, outside: np.ndarray, seed: int) -> Estimate:
     """The mean over black boxes of the share of pairs in which inside wins; a tie is half a win."""
     wins = (np.sign(inside[:, :, None] - outside[:, None, :]) + 1) / 2  # (S, P, Q)
-    rng = np.random.default_rng(seed)
-    count = wins.shape
-    draws = []
-    for _ in range(RESAMPLES):
-        # how often each is drawn, as shares
-        boxes, a, b = (np.bincount(rng.integers(n, size=n), minlength=n) / n for n in count)
-        draws.append(boxes @ (wins @ b @ a))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(float(wins.mean()), float(low), float(high), count[2])
+    _, p, q = wins.shape
+
+    def each(a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+        return {"auroc": np.einsum("rp,spq,rq->sr", a, wins, b, optimize=True) / (p * q)}
+
+    return replace(crossed(each, [p, q], RESAMPLES, seed)["auroc"], n=q)

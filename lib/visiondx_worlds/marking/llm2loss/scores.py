@@ -1,11 +1,12 @@
 """How good is a loss model? Its predictions against the truth, over S black boxes of one kind.
 
-Every interval resamples the black boxes first and images (or pairs of sentences) second.
+Intervals are about these black boxes and new images (or pairs of sentences), which all boxes see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate, bootstrap
+from visiondx.core.stats import Estimate, bootstrap, crossed
 from visiondx.llm2loss.model import LossModel
 from visiondx.models.encoder import Encoder
 from visiondx_worlds.marking.llm2loss.true_bias import TrueBias
@@ -50,21 +51,12 @@ def image_correlations(
             "(S, N): one row a black box."
         )
     x, y = (t.double().numpy() for t in (predicted, losses))
-    rng = np.random.default_rng(seed)
-    count, images = x.shape
-    found = {}
-    for measure in MEASURES:
-        value = np.mean([correlation(a, b, measure) for a, b in zip(x, y)])
-        draws = []
-        for boxes in rng.integers(count, size=(n, count)):
-            rows = rng.integers(images, size=(count, images))
-            each = [
-                correlation(x[box, row], y[box, row], measure)
-                for box, row in zip(boxes, rows, strict=True)
-            ]
-            draws.append(np.mean(each))
-        found[measure] = _estimate(value, draws, images)
-    return found
+
+    def each(counts: np.ndarray) -> dict[str, np.ndarray]:
+        drawn = [np.repeat(np.arange(len(row)), row) for row in counts]
+        return _correlations([[(a[rows], b[rows]) for rows in drawn] for a, b in zip(x, y)])
+
+    return crossed(each, [x.shape[1]], n, seed)
 
 
 def bias_correlations(
@@ -85,29 +77,22 @@ def bias_correlations(
             f"Predictions {tuple(predicted.shape)} must be {tuple(true.shape)}: a black box a row, "
             "an attribute of the truth a column."
         )
-    rng = np.random.default_rng(seed)
-    count, images = bias.losses.shape
-    draws: dict[str, list[float]] = {measure: [] for measure in MEASURES}
-    for boxes in rng.integers(count, size=(n, count)):
-        weights = np.bincount(rng.integers(images, size=images), minlength=images)
-        again = bias.rmm(by, torch.as_tensor(weights).float())
-        for measure, values in draws.items():
-            values.append(_mean_correlation(predicted[boxes], again[boxes], measure))
+
+    def each(counts: np.ndarray) -> dict[str, np.ndarray]:
+        true = [bias.rmm(by, weights).double().numpy() for weights in torch.tensor(counts).float()]
+        boxes = enumerate(predicted.double().numpy())
+        return _correlations([[(row, again[box]) for again in true] for box, row in boxes])
+
+    found = crossed(each, [bias.losses.shape[1]], n, seed)
+    return {measure: replace(estimate, n=true.shape[1]) for measure, estimate in found.items()}
+
+
+def _correlations(pairs: list[list[tuple[np.ndarray, np.ndarray]]]) -> dict[str, np.ndarray]:
+    """{measure: (S, R)} of S black boxes in R draws."""
     return {
-        measure: _estimate(_mean_correlation(predicted, true, measure), values, true.shape[1])
-        for measure, values in draws.items()
+        measure: np.array([[correlation(a, b, measure) for a, b in row] for row in pairs])
+        for measure in MEASURES
     }
-
-
-def _mean_correlation(predicted: Tensor, true: Tensor, measure: str) -> float:
-    rows = zip(predicted.double().numpy(), true.double().numpy(), strict=True)
-    return float(np.mean([correlation(a, b, measure) for a, b in rows]))
-
-
-def _estimate(value: float, draws: Sequence[float], n: int) -> Estimate:
-    kept = np.asarray(draws)[np.isfinite(draws)]
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), n)
 
 
 def phrasings(
@@ -170,25 +155,33 @@ def zero_shot_auroc(
     }
 
 
-def sign_accuracy(right: np.ndarray, agree: np.ndarray, boxes: np.ndarray) -> dict[str, Estimate]:
+def sign_accuracy(right: Tensor, agree: Tensor, known: Tensor) -> dict[str, Estimate]:
     """Are comparisons right, and where all members agree?
 
     Args:
-        right, agree: (P,) bool, of each comparison. boxes: (P,) which black box it is about.
+        right, agree, known: (S, P) bool, of each comparison: S black boxes answer P pairs. Those
+            whose truth is not known do not count.
 
     Returns:
-        "sign_accuracy" where all members agree, "confident_share" of those, "all_accuracy".
+        "sign_accuracy" where all members agree, "confident_share" of those, "all_accuracy"; n is
+        the number of comparisons. Intervals resample pairs, each with all black boxes.
 
     Raises:
-        InputError: the members agree nowhere.
+        InputError: shapes that differ, or members that agree nowhere.
     """
-    if not agree.any():
+    if not right.shape == agree.shape == known.shape or right.ndim != 2:
+        raise InputError(
+            f"right {tuple(right.shape)}, agree {tuple(agree.shape)} and known "
+            f"{tuple(known.shape)} must all be (S, P): a black box a row, a pair a column."
+        )
+    if not (agree & known).any():
         raise InputError("The members agree on no pair: ask more pairs, or fewer members.")
-    rows = np.stack([right, agree], 1).astype(float)
+    pairs = known.nonzero()[:, 1].numpy()
+    rows = torch.stack([right[known], agree[known]], 1).double().numpy()
     return {
-        "sign_accuracy": bootstrap(rows, _of_agreed, groups=boxes),
-        "confident_share": bootstrap(rows[:, 1], groups=boxes),
-        "all_accuracy": bootstrap(rows[:, 0], groups=boxes),
+        "sign_accuracy": bootstrap(rows, _of_agreed, groups=pairs),
+        "confident_share": bootstrap(rows[:, 1], groups=pairs),
+        "all_accuracy": bootstrap(rows[:, 0], groups=pairs),
     }
 
 

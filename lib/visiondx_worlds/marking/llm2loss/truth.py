@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -181,17 +180,14 @@ def true_losses(
 
 
 def mean_losses(losses: Tensor, level: float = 0.95) -> list[Estimate]:
-    """The true mean loss of each sentence with its interval over targets, then images.
+    """The true mean loss of each sentence, over targets; the interval resamples the images.
+
+    All targets see the same images, and n counts these.
 
     Args:
         losses: (S, P, images), see `true_losses`; also differences of two of them.
     """
-    count, _, images = losses.shape
-    groups = np.repeat(np.arange(count), images)
-    return [
-        bootstrap(row.numpy(), groups=groups, level=level, n=500)
-        for row in losses.transpose(0, 1).flatten(1)
-    ]
+    return [bootstrap(row, level=level) for row in losses.double().mean(0).numpy()]
 
 
 def known_sign(losses: Tensor) -> Tensor:

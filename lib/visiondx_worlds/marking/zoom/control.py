@@ -6,11 +6,9 @@ amounts in standard deviations of style, so the same norm, but another meaning. 
 do beyond that is the ratio of the two changes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -35,23 +33,22 @@ class Control:
     random_pixels: Tensor  # (B, N)
     flipped: Tensor  # (B, N) bool
     real: Tensor  # (B, N) bool, the counterfactual is as real as renders are
-    groups: np.ndarray  # (B,) the seed of each image
 
     @cached_property
     def ratio(self) -> Estimate:
         """Mean change of the counterfactuals over that of the random edits, of all searches."""
-        return _ratio(self.change.mean(1), self.random.mean(1), self.groups)
+        return _ratio(self.change.mean(1), self.random.mean(1))
 
     @cached_property
     def ratios(self) -> dict[str, Estimate]:
         """The same of each search."""
         columns = zip(self.names, self.change.T, self.random.T, strict=True)
-        return {name: _ratio(one, other, self.groups) for name, one, other in columns}
+        return {name: _ratio(one, other) for name, one, other in columns}
 
     @cached_property
     def pixel_ratio(self) -> Estimate:
         """The same for the pixels: how much more the picture changes, whatever the target says."""
-        return _ratio(self.pixels.mean(1), self.random_pixels.mean(1), self.groups)
+        return _ratio(self.pixels.mean(1), self.random_pixels.mean(1))
 
     @cached_property
     def rates(self) -> dict[str, dict[str, Estimate]]:
@@ -59,7 +56,7 @@ class Control:
         kinds = (("raw", self.flipped), ("kept", self.flipped & self.real))
         return {
             kind: {
-                name: bootstrap(column, groups=self.groups)
+                name: bootstrap(column)
                 for name, column in zip(self.names, flips.double().T.numpy(), strict=True)
             }
             for kind, flips in kinds
@@ -82,10 +79,10 @@ class Control:
         )
 
 
-def _ratio(one: Tensor, other: Tensor, groups: np.ndarray) -> Estimate:
-    """Ratio of the means of two (B,), images resampled within their groups."""
+def _ratio(one: Tensor, other: Tensor) -> Estimate:
+    """Ratio of the means of two (B,), images resampled."""
     rows = torch.stack((one, other), 1).double().numpy()
-    return bootstrap(rows, lambda r: r[:, 0].sum() / max(r[:, 1].sum(), 1e-12), groups=groups)
+    return bootstrap(rows, lambda r: r[:, 0].sum() / max(r[:, 1].sum(), 1e-12))
 
 
 def shuffled(edits: Tensor, style_std: Tensor, editable: Tensor, source: torch.Generator) -> Tensor:
@@ -112,7 +109,6 @@ def control(
     result: SearchResult | MultiResult,
     target,
     realism: Realism,
-    groups: Sequence[int] | None = None,
     draws: int = 2,
     seed: int = 0,
     batch: int = 64,
@@ -121,22 +117,17 @@ def control(
 
     Args:
         target: the one that was searched. realism: says which counterfactuals count as real.
-        groups: (B,) the seed of each image; None: one seed for all.
         draws: random edits of each counterfactual; their changes are averaged.
         seed: of the random edits. batch: images at once; a memory limit.
 
     Raises:
-        InputError: draws below 1, or another number of groups than of images.
+        InputError: draws below 1.
     """
     multi = isinstance(result, MultiResult)
     names = (ALL,) if multi else result.attributes
     images, n = len(result.w), len(names)
-    groups = np.zeros(images) if groups is None else np.asarray(groups)
-    if draws < 1 or len(groups) != images:
-        raise InputError(
-            f"control needs draws of 1 or more and a group for each of {images} images, got "
-            f"draws={draws} and {len(groups)} groups."
-        )
+    if draws < 1:
+        raise InputError(f"control needs draws of 1 or more, got {draws}.")
     generator = result.generator
     device = generator.style_mean.device
     source = torch.Generator().manual_seed(seed)
@@ -172,5 +163,4 @@ def control(
         random_pixels=random_pixels,
         flipped=result.flipped.reshape(images, n),
         real=real.view(images, n),
-        groups=groups,
     )

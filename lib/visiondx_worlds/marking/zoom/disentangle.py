@@ -66,23 +66,23 @@ class Disentanglement:
 
     @cached_property
     def ratio(self) -> Estimate:
-        """Mean diagonal over mean off-diagonal; its interval resamples seeds, then images."""
+        """Mean diagonal over mean off-diagonal; its interval resamples images."""
 
         def statistic(rows: np.ndarray) -> float:
             own, others = rows.mean(0)
             return float(own / max(others, 1e-12))
 
-        return bootstrap(self._sides, statistic, groups=self.seeds)
+        return bootstrap(self._sides, statistic)
 
     @cached_property
     def own(self) -> Estimate:
         """Mean of the diagonal."""
-        return bootstrap(self._sides[:, 0], groups=self.seeds)
+        return bootstrap(self._sides[:, 0])
 
     @cached_property
     def others(self) -> Estimate:
         """Mean of all else."""
-        return bootstrap(self._sides[:, 1], groups=self.seeds)
+        return bootstrap(self._sides[:, 1])
 
     def leaks(self) -> pd.DataFrame:
         """One row a pair (image, edited attribute), the worst leak first.

@@ -143,13 +143,13 @@ class EditReport:
         for name, column in zip(self.attributes, self.gained.T, strict=True):
             asked = np.isfinite(column)
             if asked.any():
-                found[name] = bootstrap(column[asked], groups=self.seeds[asked])
+                found[name] = bootstrap(column[asked])
         return found
 
     @property
     def success_mean(self) -> Estimate:
-        """Mean over attributes; images are resampled within seeds."""
-        return bootstrap(_asked(self.gained), _mean_success, groups=self.seeds)
+        """Mean over attributes; the interval resamples images."""
+        return bootstrap(_asked(self.gained), _mean_success)
 
     @property
     def success_min(self) -> Estimate:
@@ -184,7 +184,7 @@ class EditReport:
             own_sum, others_sum = rows.sum(0)
             return float(own_sum / max(others_sum, 1e-12))
 
-        return bootstrap(table, statistic, groups=self.seeds)
+        return bootstrap(table, statistic)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an attribute: success with its interval, the worst seed, own and other change."""
@@ -277,7 +277,6 @@ def success_change(report: EditReport, baseline: EditReport) -> Estimate:
     return bootstrap(
         np.hstack([_asked(report.gained), _asked(baseline.gained)]),
         lambda rows: _mean_success(rows[:, :n]) - _mean_success(rows[:, n:]),
-        groups=report.seeds,
     )
 
 

@@ -27,7 +27,6 @@ from visiondx_worlds.marking.zoom.resistance import Jury, search_seeds
 from visiondx_worlds.marking.zoom.truth import label_prompts
 
 KINDS = ("raw", "kept")
-DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class FlipRates:
         return flipped if steps is None else flipped & (self.result.first_flip <= steps)
 
     def rate(self, kind: str, steps: int | None = None, clear: bool = False) -> Estimate:
-        """Share of the images, or of the clear ones; the interval resamples seeds, then images."""
+        """Share of the images, or of the clear ones; the interval resamples images."""
         return pooled([self], kind, steps, clear)
 
     def curve(self, kind: str, steps: Sequence[int], clear: bool = False) -> pd.DataFrame:
@@ -127,8 +126,7 @@ def pooled(
 ) -> Estimate:
     """The rate over the images of several targets, or of one.
 
-    The interval resamples targets and images, which are the same for all of them; of a single
-    target, seeds, then images.
+    The interval resamples the images, which are the same for all targets.
 
     Raises:
         InputError: no image counts, or the targets saw other images.
@@ -139,14 +137,13 @@ def pooled(
     flipped = np.stack([part.by(kind, steps).numpy() for part in parts]) & counts
     if not counts.any():
         raise InputError("No image is clear: search more images.")
-    if len(parts) == 1:
-        return bootstrap(flipped[counts].astype(float), groups=parts[0].seeds.numpy()[counts[0]])
-    rng, (p, b) = np.random.default_rng(0), counts.shape
-    # how often each target and each image is drawn
-    targets, images = (rng.multinomial(n, np.full(n, 1 / n), DRAWS) for n in (p, b))
-    over, under = (((images @ part.T) * targets).sum(1) for part in (flipped, counts))
-    low, high = np.quantile(over[under > 0] / under[under > 0], [0.025, 0.975])
-    return Estimate(float(flipped.sum() / counts.sum()), low.item(), high.item(), int(counts.sum()))
+    rows = np.stack([flipped.sum(0), counts.sum(0)], 1)  # of each image, over targets
+
+    def share(rows: np.ndarray) -> float:
+        flips, among = rows.sum(0)
+        return flips / among if among else np.nan
+
+    return replace(bootstrap(rows, share), n=int(counts.sum()))
 
 
 def to_frame(parts: dict[str, FlipRates]) -> pd.DataFrame:

@@ -1,11 +1,11 @@
 """Planted biases of several training seeds, scored together: is what is truly first found first?
 
 A case here is one classifier, "young-biased-bangs@1"; what stands before the @ is its pair. Each
-classifier is a diagnosis of its own, against its own truth; intervals resample the classifiers of
-each pair (their training seeds), and the images, which all classifiers of a world see.
+classifier is a diagnosis of its own, against its own truth; intervals are about these classifiers
+and new images, which all classifiers of a world see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +13,10 @@ import pandas as pd
 import torch
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate, ranks, redraw
+from visiondx.core.stats import Estimate, crossed
+from visiondx.zoom.agreement import rank_correlation
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx_worlds.marking.zoom.score import MATTERS, Case
-
-DRAWS = 1000
 
 
 def pair_of(name: str) -> str:
@@ -71,7 +70,8 @@ def score_planted(
         ``planted.apart``, the same with every other surely behind it;
         ``planted.truth_spearman``, mean rank correlation of h with the truth;
         ``planted.planted_first``, how often the planted attribute is measured first;
-        ``controls.false_alarms``, how many controls; each pair's own under longer names.
+        ``controls.false_alarms``, how many controls; each pair's own under longer names. Shares of
+        verdicts (``apart``), and of the few classifiers of one pair, are plain numbers.
 
     Raises:
         InputError: no biased case, or truths that ask about other attributes than was measured.
@@ -79,22 +79,23 @@ def score_planted(
     biased = [case for case in cases if case.planted]
     if not biased:
         raise InputError("None of these classifiers has a planted bias: add some.")
-    rng = np.random.default_rng(seed)
-    points, drawn, counts = {}, {}, {}
     for case in biased:
-        n = len(case.pooled.change)
-        key = (case.world, n)
-        if key not in counts:  # its classifiers see the same images, so that one draw is for all
-            counts[key] = rng.multinomial(n, np.full(n, 1 / n), DRAWS)
-        points[case.name], drawn[case.name] = _figures(case, counts[key])
-    pairs = list(dict.fromkeys(pair_of(case.name) for case in biased))
-    members = {pair: [c.name for c in biased if pair_of(c.name) == pair] for pair in pairs}
+        if case.pooled.attributes != case.truth.attributes:
+            raise InputError(f"{case.name}: measured and true attributes differ, ask for the same.")
+    pairs: dict[str, list[Case]] = {}
+    for case in biased:
+        pairs.setdefault(pair_of(case.name), []).append(case)
     found: dict[str, Estimate | float] = {}
-    for key in ("top1", "apart", "truth_spearman", "planted_first"):
-        found[f"planted.{key}"] = _pooled(key, members, points, drawn, rng)
-        for pair in pairs:
-            own = {pair: members[pair]}
-            found[f"planted.{key}.{pair}"] = _pooled(key, own, points, drawn, rng)
+    for name, estimate in _figures(pairs, seed).items():
+        key, _, pair = name.partition(".")
+        few = pair and key != "truth_spearman"
+        found[f"planted.{name}"] = estimate.value if few else estimate
+    apart = {
+        pair: float(np.mean([found_first(c.pooled, c.truth) and c.pooled.apart for c in own]))
+        for pair, own in pairs.items()
+    }
+    found["planted.apart"] = float(np.mean(list(apart.values())))
+    found |= {f"planted.apart.{pair}": share for pair, share in apart.items()}
     controls = [case for case in cases if not case.planted]
     alarms = [case for case in controls if case.false_alarm(case.pooled, matters)]
     hidden = [case for case in controls if case.false_alarm(case.unlabelled, matters)]
@@ -131,43 +132,44 @@ def planted_frame(cases: Sequence[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _figures(case: Case, counts: np.ndarray) -> tuple[dict, dict]:
-    """The four figures of a classifier, and what they are in draws of its images: (DRAWS,) each.
+def _figures(pairs: Mapping[str, Sequence[Case]], seed: int) -> dict[str, Estimate]:
+    """Each figure's mean over pairs of the mean over their classifiers, and that of each pair.
 
-    counts: (DRAWS, images), how often each draw has an image.
+    n is the number of classifiers. Those of one world share each draw of its images.
     """
-    measured, truth = case.pooled, case.truth
-    if measured.attributes != truth.attributes:
-        raise InputError(f"{case.name}: measured and true attributes differ, ask for the same.")
-    change = measured.change.double().numpy()
-    h = np.vstack([change.mean(0), counts @ change / len(change)])  # what was measured comes first
-    figures = {
-        "top1": _first(h, truth.attributes.index(truth.rank[0])),
-        "planted_first": _first(h, truth.attributes.index(case.planted)),
-        "truth_spearman": _spearman(h, truth.raw),
+    cases = [case for own in pairs.values() for case in own]
+    changes = {case.name: case.pooled.change.double().numpy() for case in cases}
+    samples = {case.name: (case.world, len(changes[case.name])) for case in cases}
+    sizes = {sample: sample[1] for sample in samples.values()}
+
+    def each(*counts: np.ndarray) -> dict[str, list[np.ndarray]]:
+        drawn = dict(zip(sizes, counts, strict=True))
+        h = {name: drawn[samples[name]] @ change for name, change in changes.items()}
+        found = {}
+        for key, figure in FIGURES.items():
+            means = [
+                np.mean([figure(h[case.name], case) for case in own], 0) for own in pairs.values()
+            ]
+            found[key] = means
+            found |= {f"{key}.{pair}": [mean] for pair, mean in zip(pairs, means, strict=True)}
+        return found
+
+    count = {pair: len(own) for pair, own in pairs.items()}
+    return {
+        name: replace(estimate, n=count.get(name.partition(".")[2], len(cases)))
+        for name, estimate in crossed(each, list(sizes.values()), seed=seed).items()
     }
-    apart = float(found_first(measured, truth) and measured.apart)
-    figures["apart"] = np.full(DRAWS + 1, apart)  # a verdict of an interval is not resampled
-    return {k: v[0] for k, v in figures.items()}, {k: v[1:] for k, v in figures.items()}
 
 
-def _first(h: np.ndarray, column: int) -> np.ndarray:
-    """(R,): 1 where this column of h (R, N) lies above all others."""
+def _first(h: np.ndarray, attribute: str, case: Case) -> np.ndarray:
+    """(R,): 1 where this attribute's column of h (R, N) lies above all others."""
+    column = case.truth.attributes.index(attribute)
     return (h[:, column] > np.delete(h, column, 1).max(1)).astype(float)
 
 
-def _spearman(h: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Rank correlation of each row of h (R, N) with the truth (N,); 0 where a side is constant."""
-    a, b = (x - x.mean(-1, keepdims=True) for x in (ranks(h), ranks(truth)))
-    scale = np.sqrt((a**2).sum(1) * (b**2).sum())
-    return a @ b / np.where(scale > 0, scale, 1)
-
-
-def _pooled(
-    key: str, members: dict[str, list[str]], points: dict, drawn: dict, rng: np.random.Generator
-) -> Estimate:
-    """Mean over pairs of the mean over their classifiers; see the head of this file."""
-    value = np.mean([np.mean([points[name][key] for name in own]) for own in members.values()])
-    draws = [redraw([drawn[name][key] for name in own], rng) for own in members.values()]
-    low, high = np.quantile(np.mean(draws, 0), [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), sum(map(len, members.values())))
+# of a classifier's h (R, N), in R draws of its images, up to a scale
+FIGURES: dict[str, Callable[[np.ndarray, Case], np.ndarray]] = {
+    "top1": lambda h, case: _first(h, case.truth.rank[0], case),
+    "truth_spearman": lambda h, case: rank_correlation(h, case.truth.raw[None]),
+    "planted_first": lambda h, case: _first(h, case.planted, case),
+}

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
@@ -50,11 +49,11 @@ class Resistance:
     def rate(self, columns: Sequence[str] | None = None, kind: str = "raw") -> Estimate:
         """Share of images whose prediction none of these edits (None: of all) changed.
 
-        The interval resamples seeds, then images.
+        The interval resamples images.
         """
         picked = [self.columns.index(name) for name in columns or self.columns]
         stood = ~getattr(self, kind)[:, picked].any(1)
-        return bootstrap(stood.double().numpy(), groups=self.seeds.numpy())
+        return bootstrap(stood.double().numpy())
 
     def to_frame(self) -> pd.DataFrame:
         """One row an edit: the shares that withstood it, raw and kept, with their intervals."""
@@ -214,10 +213,9 @@ def transfer(result: MultiResult, seeds: Tensor, target, label: str, jury: Jury)
     return Resistance(("transfer",), raw, kept, seeds[rows])
 
 
-def change(before: Tensor, after: Tensor, seeds: Tensor) -> Estimate:
-    """Mean change of paired answers, right or wrong; the interval resamples seeds, then images."""
-    paired = after.double() - before.double()
-    return bootstrap(paired.numpy(), np.mean, groups=seeds.numpy())
+def change(before: Tensor, after: Tensor) -> Estimate:
+    """Mean change of paired answers, right or wrong; the interval resamples images."""
+    return bootstrap((after.double() - before.double()).numpy())
 
 
 def answers(target, images: Tensor) -> Tensor:
