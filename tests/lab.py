@@ -24,7 +24,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 import visiondx
-from visiondx.run import notebooks, runs
+from visiondx.run import notebooks, presets
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -49,7 +49,7 @@ def served(source: Path, home: Path) -> Iterator[str]:
     """Address of a notebook's copy in a JupyterLab of its own, with no settings of the user's."""
     copy = home / "root" / source.name
     copy.parent.mkdir()
-    smoke = runs.settings(source, "smoke") | {"out_dir": str(home / "run")}
+    smoke = presets.settings(source, "smoke") | {"out_dir": str(home / "run")}
     papermill.execute_notebook(source, copy, smoke, prepare_only=True)
     notebook = nbformat.read(copy, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(LAST))

@@ -12,7 +12,7 @@ import yaml
 from nbformat import validate
 
 import visiondx
-from visiondx.run import notebooks, runs
+from visiondx.run import notebooks, presets
 
 ROOT = Path(visiondx.__file__).resolve().parents[2]
 NOTEBOOKS = notebooks.paths()
@@ -73,7 +73,7 @@ def declared_names():
 
 @pytest.mark.parametrize("name", ["smoke", "embedded", "full", "pretrained"])
 def test_presets_name_notebooks_and_parameters_that_exist(name):
-    assert name in runs.presets()
+    assert name in presets.presets()
     preset = yaml.safe_load((ROOT / "data" / "presets" / f"{name}.yaml").read_text("utf-8"))
     assert set(preset) <= {"requires", "defaults", "notebooks"}
     by_key = {notebooks.key(path): path for path in NOTEBOOKS}
@@ -108,7 +108,7 @@ def test_notebook_has_the_common_form(path):
     code = [c for c in notebook.cells if c.cell_type == "code"]
     assert "record(" in code[-1].source, "the last cell records the metrics"
     assert path.stat().st_size < notebooks.SIZE_LIMIT
-    assert runs.settings(path, "smoke") is not None
+    assert presets.settings(path, "smoke") is not None
 
 
 def unseen_pictures(source):

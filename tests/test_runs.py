@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -15,7 +17,9 @@ from PIL import Image
 
 from visiondx.core.errors import InputError
 from visiondx.core.stats import Estimate
-from visiondx.run import cli, notebooks, runs
+from visiondx.models import registry
+from visiondx.run import checks, cli, folders, notebooks, presets, runs
+from visiondx.zoom.estimate import ESTIMATORS
 
 PARAMETERS = (
     'preset = "smoke"\nout_dir = "runs/x"\nseed = 7\nimages = 64\nrate = 0.5\nwords = ["a"]'
@@ -49,6 +53,9 @@ def house(tmp_path, monkeypatch):
     (presets / "pretrained.yaml").write_text("requires: [backend]\ndefaults: {backend: real}\n")
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    offers = {"targets": ["young"], "generators": ["faces"], "encoders": ["small"]}
+    provider = SimpleNamespace(**{kind: lambda n=names: n for kind, names in offers.items()})
+    monkeypatch.setattr(registry, "providers", lambda: (provider,))
     make(tmp_path / "notebooks" / "sub" / "small.ipynb", WORK, "1 + 1")
     return tmp_path
 
@@ -74,7 +81,9 @@ def test_a_run_gets_preset_values_then_those_given(house, monkeypatch):
     executed = nbformat.read(out / "executed.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].data["text/plain"] == "2"
     assert "A small one" in (out / "report.html").read_text("utf-8")
-    assert not list(out.glob("*.part.ipynb"))
+    assert sorted(run["files"]) == ["executed.ipynb", "report.html", "seen.json"]
+    assert {p.name for p in out.iterdir()} == {*run["files"], "run.json", ".lock"}
+    assert 'out_dir = "runs/sub/small/smoke"' in executed.cells[2].source  # where it is now
 
 
 def test_a_notebooks_own_report_is_kept(house):
@@ -87,10 +96,7 @@ def test_a_notebooks_own_report_is_kept(house):
 
 def test_a_failing_cell_leaves_what_ran_and_tells_why(house):
     path = make(house / "notebooks" / "bad.ipynb", "print('before')", "left = 0\n1 / left")
-    out = house / "runs" / "bad" / "smoke"
-    out.mkdir(parents=True)
-    (out / "metrics.json").write_text("{}")  # an earlier run's must not pass for this one's
-    (out / "checkpoint").write_text("kept")
+    failed = house / "runs" / "bad" / "smoke" / "failed_run"
     with pytest.raises(runs.RunError) as caught:
         runs.run_notebook(path, "smoke")
     message = str(caught.value)
@@ -98,11 +104,94 @@ def test_a_failing_cell_leaves_what_ran_and_tells_why(house):
     assert "ZeroDivisionError: division by zero" in message
     assert "1 / left" in message
     assert "\x1b" not in message
-    assert "before" in (out / "executed.ipynb").read_text()
-    assert json.loads((out / "run.json").read_text())["status"] == "failed"
-    assert not (out / "metrics.json").exists()
-    assert not (out / "report.html").exists()
-    assert (out / "checkpoint").read_text() == "kept"
+    assert message.endswith(f"What ran until then: {failed / 'executed.ipynb'}")
+    assert "before" in (failed / "executed.ipynb").read_text()
+    assert json.loads((failed / "run.json").read_text())["status"] == "failed"
+    assert {p.name for p in failed.parent.iterdir()} == {"failed_run", ".lock"}
+
+
+KEEPING = """
+import pathlib
+kept = pathlib.Path(out_dir, "kept")
+kept.mkdir(exist_ok=True)
+pathlib.Path(out_dir, f"seen{images}.csv").write_text(" ".join(p.name for p in kept.iterdir()))
+(kept / str(images)).touch()
+1 / images
+"""
+
+
+def test_only_a_whole_run_takes_the_place_of_the_earlier_one(house):
+    make(house / "notebooks" / "small.ipynb", KEEPING)
+    out = runs.run_notebook("small", "smoke", {"images": 4}, house / "out")
+    (out / "mine.txt").write_text("a person's own")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    tagged = PARAMETERS.replace("images = 64", "images = 0")  # its own default is not looked at
+    make(house / "elsewhere" / "small.ipynb", KEEPING, tagged=tagged)
+    with pytest.raises(runs.RunError, match="ZeroDivisionError"):
+        runs.run_notebook(house / "elsewhere" / "small.ipynb", "smoke", out=out)
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+    assert (out / "failed_run" / "seen0.csv").read_text() == "4"
+    assert {p.name for p in (out / "kept").iterdir()} == {"4", "0"}
+    runs.run_notebook("small", "smoke", {"images": 5}, out)
+    assert set((out / "seen5.csv").read_text().split()) == {"4", "0"}
+    assert {p.name for p in (out / "kept").iterdir()} == {"4", "0", "5"}
+    assert not (out / "seen4.csv").exists()  # the earlier run's
+    assert not (out / "failed_run").exists()
+    assert (out / "mine.txt").read_text() == "a person's own"
+
+
+def test_an_interrupted_run_leaves_the_earlier_one(house, monkeypatch, capsys):
+    out = runs.run_notebook("sub/small", "smoke")
+
+    def interrupted(path, executed, injected, manager):
+        executed.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "_execute", interrupted)
+    assert cli.main(["run", "sub/small", "--preset", "smoke"]) == 130
+    assert "failed_run" in capsys.readouterr().err
+    assert json.loads((out / "run.json").read_text())["status"] == "complete"
+    assert (out / "failed_run" / "executed.ipynb").read_text() == "half"
+
+
+def test_one_run_at_a_time_works_in_a_folder(house, capsys):
+    out = house / "out"
+    with folders.claimed(out) as work:
+        (work / "half").write_text("")
+        assert cli.main(["run", "sub/small", "--preset", "smoke", "--out", str(out)]) == 2
+        assert f"(process {os.getpid()})" in capsys.readouterr().err
+        assert (work / "half").exists()
+
+
+def test_what_a_killed_run_left_is_taken_over(house):
+    killed = house / "out" / "unfinished_run"
+    (killed / "kept").mkdir(parents=True)
+    (killed / "kept" / "long work").touch()
+    (killed / "half").touch()
+    (house / "out" / ".lock").write_text("1\n")  # a process that runs, but holds no lock
+    out = runs.run_notebook("sub/small", "smoke", out=house / "out")
+    assert (out / "kept" / "long work").exists()
+    assert (out / ".lock").read_text() == f"{os.getpid()}\n"
+    assert not list(out.rglob("half"))
+
+
+def test_a_record_cannot_name_files_outside_of_its_folder(house):
+    (house / "mine").touch()
+    out = house / "out"
+    out.mkdir()
+    (out / "run.json").write_text(json.dumps({"files": ["../mine", str(house / "mine"), 3]}))
+    runs.run_notebook("sub/small", "smoke", out=out)
+    assert (house / "mine").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "below"])
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(house, capsys, inside):
+    (house / "file").touch()
+    out = house / "file" / inside
+    assert cli.main(["run", "sub/small", "--preset", "smoke", "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written to" in error
+    assert error.count("\n") == 1
 
 
 def test_bad_input_in_a_cell_stays_one_sentence(house, capsys):
@@ -125,6 +214,13 @@ def test_bad_input_in_a_cell_stays_one_sentence(house, capsys):
         (["sub/small", "--preset", "smoke", "-p", "images", "many"], "'images' must be int"),
         (["sub/small", "--preset", "smoke", "-p", "images", "True"], "'images' must be int"),
         (["sub/small", "--preset", "smoke", "-p", "words", "a"], "'words' must be list"),
+        (["sub/small", "--preset", "smoke", "-p", "preset", "x"], "use --preset"),
+        (["sub/small", "--preset", "smoke", "-p", "out_dir", "x"], "use --out"),
+        (["sub/small", "--preset", "smoke", "-p", "images", "1"], "'images' must be 2 or more"),
+        (["sub/small", "--preset", "smoke", "-p", "seed", "-1"], "from 0 to 9223372036854775807"),
+        (["sub/small", "--preset", "smoke", "-p", "seed", f"{2**63}"], "a whole number from 0"),
+        (["sub/small", "--preset", "smoke", "-p", "rate", "1e999"], "'rate' must be finite"),
+        (["broken", "--preset", "smoke"], "the cell tagged 'parameters' is not Python"),
         (["sub/small", "--preset", "pretrained"], "no such parameter"),
         (["sub/tall", "--preset", "smoke"], "No notebook 'sub/tall'"),
         (["untagged", "--preset", "smoke"], "no cell tagged 'parameters'"),
@@ -133,6 +229,7 @@ def test_bad_input_in_a_cell_stays_one_sentence(house, capsys):
 )
 def test_bad_settings_are_one_line_before_anything_runs(house, capsys, arguments, named):
     make(house / "notebooks" / "untagged.ipynb", "1", tagged=None)
+    make(house / "notebooks" / "broken.ipynb", "1", tagged="images = = 3")
     assert cli.main(["run", *arguments]) == 2
     error = capsys.readouterr().err
     assert named in error
@@ -142,9 +239,32 @@ def test_bad_settings_are_one_line_before_anything_runs(house, capsys, arguments
 
 def test_parameters_are_read_as_python_reads_them(tmp_path):
     source = 'words = [\n    "a = b",  # c = d\n]\nn: int = 3\nother = n + 1\nnothing = None'
+    source = f"%matplotlib inline\n!ls\n{source}"
     path = make(tmp_path / "n.ipynb", tagged=source)
     expected = {"words": ["a = b"], "n": 3, "other": ..., "nothing": None}
     assert notebooks.parameters(path) == expected
+
+
+def test_values_are_read_in_the_type_of_the_default(tmp_path):
+    path = make(tmp_path / "n.ipynb", tagged='name = "a"\nn = 1\nwords = ["a"]\nany = None')
+    read = [
+        ("name", "2024_01_05", "2024_01_05"),
+        ("name", "None", "None"),
+        ("name", "'a'", "'a'"),
+        ("n", "1_000", 1000),
+        ("words", '["a b", "c"]', ["a b", "c"]),
+        ("any", "2024_01_05", "2024_01_05"),
+        ("any", "None", None),
+        ("any", '["a"]', ["a"]),
+        ("any", "a hat", "a hat"),
+        ("unknown", "3", 3),
+    ]
+    for name, text, value in read:
+        assert presets.read_values(path, {name: text}) == {name: value}
+
+
+def test_directions_are_those_of_the_estimators():
+    assert checks.DIRECTIONS == ESTIMATORS
 
 
 def test_list_shows_names_titles_and_usable_presets(house, capsys):
@@ -157,7 +277,7 @@ def test_list_shows_names_titles_and_usable_presets(house, capsys):
 def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(runs, "run_notebook", lambda *given: calls.append(given) or Path("out"))
-    (house / "my model.py").write_text("")
+    (house / "my model.py").write_text("def load(): ...")
     monkeypatch.chdir(house)
     words = ["--attributes", "a face with bangs", "a smiling face", "--images", "8"]
     assert cli.main(["diagnose", "--target", "my model.py:load", *words]) == 0
@@ -171,11 +291,15 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
         "attributes": ["a face with bangs", "a smiling face"],
         "images": 8,
     }
-    how = ["--name", "y1", "--directions", "gradient"]
+    how = ["--name", "y1", "--directions", "gradient", "--out", "there"]
     assert cli.main(["diagnose", "--target", "young", *words, *how]) == 0
     assert calls[1][2]["target"] == "young"
     assert calls[1][2]["directions"] == "gradient"
-    assert calls[1][3].name == "y1"
+    assert calls[1][2]["name"] == "y1"
+    assert calls[1][3] == "there"
+
+
+YOUNG = ["--target", "young", "--attributes"]
 
 
 @pytest.mark.parametrize(
@@ -184,11 +308,31 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
         (["--target", "young", "--attributes"], "--attributes is empty"),
         (["--target", "gone.py:load", "--attributes", "a"], "there is no file"),
         (["--target", "gone.py", "--attributes", "a"], "names no function"),
+        (["--target", "old", "--attributes", "a"], "No target 'old': choose from young, or name"),
+        (["--target", "mine.py:laod", "--attributes", "a"], "has no function 'laod'"),
+        (["--target", "half.py:load", "--attributes", "a"], "the file is not Python"),
+        ([*YOUNG, "a hat", "A  hat "], "named twice, 'a hat' and 'A  hat '"),
+        ([*YOUNG, "a hat", ""], "needs words"),
+        ([*YOUNG, "a face", "--neutral", "A face"], "both the neutral prompt"),
+        ([*YOUNG, "a", "--consistency", "b"], "takes two prompts"),
+        ([*YOUNG, "a", "--consistency", "b", "B"], "consistency are named twice"),
+        ([*YOUNG, "a", "--generator", "dogs"], "No generator 'dogs': choose from faces."),
+        ([*YOUNG, "a", "--images", "1"], "'images' must be 2 or more"),
+        ([*YOUNG, "a", "--steps", "0"], "'steps' must be 1 or more"),
+        ([*YOUNG, "a", "--seed", "-3"], "'seed' must be a whole number"),
         (["--target", "young", "--attributes", "a", "--name", "../x"], "--name '../x'"),
     ],
 )
-def test_diagnose_refuses_bad_input_in_one_line(house, capsys, arguments, named):
-    make(house / "notebooks" / "diagnose.ipynb")
+def test_diagnose_refuses_bad_input_in_one_line(house, capsys, monkeypatch, arguments, named):
+    monkeypatch.chdir(house)
+    monkeypatch.setattr(runs, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    (house / "data" / "presets" / "embedded.yaml").write_text("{}")
+    (house / "mine.py").write_text("def load(): ...")
+    (house / "half.py").write_text("def load(:")
+    words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
+    names = 'name = ""\ngenerator = "faces"\nencoder = "small"'
+    tagged = f"{PARAMETERS}\nsteps = 4\n{words}\n{names}"
+    make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
     assert cli.main(["diagnose", *arguments]) == 2
     error = capsys.readouterr().err
     assert named in error

@@ -1,8 +1,9 @@
 """Models known by a name, such as the embedded ones: what installed packages offer.
 
 A package offers models by an entry point of the group ``visiondx.models``: a module with any of the
-functions ``targets() -> names``, ``target(name)``, ``encoder(name, device)``, ``generator(name)``
-and ``relevance(generator, encoder)``. This package itself holds no weights.
+functions ``target(name)``, ``encoder(name, device)``, ``generator(name)`` and
+``relevance(generator, encoder)``; ``targets()``, ``encoders()`` and ``generators()`` give the names
+that are shown, ``unlisted(kind)`` those that load as well. This package itself holds no weights.
 """
 
 from functools import cache
@@ -38,6 +39,20 @@ def ask(kind: str, *given: object) -> object:
 def offered(kind: str) -> list[str]:
     """Names of all ``kind``, such as "targets"; none where nobody offers any."""
     return [n for p in providers() if hasattr(p, kind) for n in getattr(p, kind)()]
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise InputError unless somebody offers this "target", "encoder" or "generator".
+
+    No model is loaded, so this takes no time.
+    """
+    known = offered(f"{kind}s")
+    if name in known:
+        return
+    if any(name in p.unlisted(kind) for p in providers() if hasattr(p, "unlisted")):
+        return
+    own = ', or name your own as "path/to/file.py:function"' if kind == "target" else ""
+    raise InputError(f"No {kind} {name!r}: choose from {', '.join(known) or 'none'}{own}.")
 
 
 def kept(kind: str, *given: object) -> object | None:

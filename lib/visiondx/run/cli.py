@@ -1,7 +1,6 @@
 """The command ``visiondx``: run a notebook, list the notebooks, diagnose a model of one's own."""
 
 import argparse
-import ast
 import re
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from visiondx.core.errors import InputError
-from visiondx.run import notebooks, runs
+from visiondx.run import folders, notebooks, presets, runs
+from visiondx.run.checks import DIRECTIONS, check_target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"visiondx: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("visiondx: interrupted; what ran until then is kept.", file=sys.stderr)
+        print(
+            f"visiondx: interrupted; what ran until then is in the run's {folders.FAILED}.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="set a parameter; VALUE is a Python literal, or else text",
+        help="set a parameter; VALUE is text where its default is, else a Python literal",
     )
     run.add_argument("--out", metavar="DIR", help="default: runs/<notebook>/<preset>")
     run.add_argument(
@@ -64,30 +67,37 @@ def _parser() -> argparse.ArgumentParser:
         help="path/to/file.py:function that returns a module, or the name of an embedded target",
     )
     diagnose.add_argument("--attributes", required=True, nargs="*", metavar="WORDS")
-    diagnose.add_argument("--neutral", metavar="WORDS", help='such as "a face"')
+    diagnose.add_argument(
+        "--neutral",
+        metavar="WORDS",
+        help="what the attributes have in common; default: the world's",
+    )
     diagnose.add_argument("--generator", metavar="NAME", help="faces (default) or animals")
     diagnose.add_argument(
-        "--directions", metavar="HOW", help="relevance (default) or gradient: no matrix, seconds"
+        "--directions",
+        choices=DIRECTIONS,
+        help="relevance (default) or gradient: no matrix, seconds",
     )
     diagnose.add_argument("--consistency", nargs="*", metavar="WORDS", help="what must not change")
     diagnose.add_argument("--images", type=int, metavar="N")
     diagnose.add_argument("--steps", type=int, metavar="N")
     diagnose.add_argument("--seed", type=int, metavar="N")
-    diagnose.add_argument("--name", help="of the run, runs/diagnose/NAME; default: the target's")
+    diagnose.add_argument("--name", help="of the run; default: the target's")
+    diagnose.add_argument("--out", metavar="DIR", help="default: runs/diagnose/NAME")
     diagnose.add_argument("--preset", default="embedded", metavar="P", help="default: embedded")
     diagnose.set_defaults(command=_diagnose)
     return parser
 
 
 def _run(given: argparse.Namespace) -> None:
-    parameters = {name: _literal(text) for name, text in given.parameters}
+    path = notebooks.find(given.notebook)
+    parameters = presets.read_values(path, dict(given.parameters))
     if "target" in parameters:
-        parameters["target"] = _absolute_target(str(parameters["target"]))
+        parameters["target"] = check_target(str(parameters["target"]))
     if given.store and given.preset not in ("embedded", "full"):
         raise InputError(
             f"--store with preset {given.preset!r}: committed notebooks show embedded or full runs."
         )
-    path = notebooks.find(given.notebook)
     out = _run_and_tell(path, given.preset, parameters, given.out)
     if given.store:
         notebooks.store(out / "executed.ipynb", path, given.preset)
@@ -97,7 +107,7 @@ def _run(given: argparse.Namespace) -> None:
 def _list(given: argparse.Namespace) -> None:
     rows = [("NOTEBOOK", "PRESETS", "TITLE")]
     for path in notebooks.paths():
-        usable = [preset for preset in runs.presets() if _can_run(path, preset)]
+        usable = [preset for preset in presets.presets() if _can_run(path, preset)]
         rows.append((notebooks.key(path), " ".join(usable), notebooks.title(path)))
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, usable, title in rows:
@@ -106,7 +116,7 @@ def _list(given: argparse.Namespace) -> None:
 
 def _can_run(path: Path, preset: str) -> bool:
     try:
-        runs.settings(path, preset)
+        presets.settings(path, preset)
     except InputError:
         return False
     return True
@@ -115,7 +125,7 @@ def _can_run(path: Path, preset: str) -> bool:
 def _diagnose(given: argparse.Namespace) -> None:
     if not given.attributes:
         raise InputError('--attributes is empty: name at least one, such as "a face with bangs".')
-    target = _absolute_target(given.target)
+    target = check_target(given.target)
     name = given.name or re.sub(r"\W+", "-", Path(given.target.rpartition(":")[0] or target).stem)
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
@@ -123,7 +133,7 @@ def _diagnose(given: argparse.Namespace) -> None:
     names += ("images", "steps", "seed")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
-    out = notebooks.ROOT / "runs" / "diagnose" / name
+    out = given.out or notebooks.ROOT / "runs" / "diagnose" / name
     _run_and_tell(path, given.preset, {"target": target, "name": name, **asked}, out)
 
 
@@ -132,31 +142,6 @@ def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any)
     out = runs.run_notebook(path, preset, parameters, out)
     print(f"Done: {out / 'report.html'}")
     return out
-
-
-def _literal(text: str) -> Any:
-    """``8`` is a number, ``["a", "b"]`` a list, ``None`` none; whatever else is text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _absolute_target(spec: str) -> str:
-    """``file.py:function`` with the file's absolute path, for the notebook runs elsewhere.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    file, colon, function = spec.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        if spec.endswith(".py"):
-            raise InputError(f"Target {spec!r} names no function: write {spec}:function.")
-        return spec
-    path = Path(file).expanduser().resolve()
-    if not path.is_file():
-        raise InputError(f"Target {spec!r}: there is no file {path}.")
-    return f"{path}:{function}"
 
 
 if __name__ == "__main__":

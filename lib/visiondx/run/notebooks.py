@@ -10,6 +10,7 @@ import copy
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,23 +91,30 @@ def parameters(path: Path) -> dict[str, Any]:
     """The names that the cell tagged ``parameters`` assigns, with their defaults.
 
     A default that is no literal (``name = other``) comes as ``...``: any value may replace it.
+    Lines of magic are passed over.
 
     Raises:
-        InputError: the notebook has no such cell.
+        InputError: the notebook has no such cell, or it is not Python.
     """
     tagged = [c for c in cells(path) if "parameters" in c.get("metadata", {}).get("tags", [])]
     if not tagged:
         raise InputError(
             f"{path} has no cell tagged 'parameters': tag the cell that holds its settings."
         )
+    try:
+        body = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", tagged[0]["source"])).body
+    except (SyntaxError, ValueError) as error:
+        raise InputError(
+            f"{path}: the cell tagged 'parameters' is not Python ({error}): mend it first."
+        ) from None
     declared: dict[str, Any] = {}
-    for line in ast.parse(tagged[0]["source"]).body:
+    for line in body:
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         for target in targets:
             if isinstance(target, ast.Name):
                 try:
                     declared[target.id] = ast.literal_eval(line.value)
-                except ValueError:
+                except (ValueError, TypeError):
                     declared[target.id] = ...
     return declared
 

@@ -1,7 +1,8 @@
 """Run notebooks headless with a preset, and record what they found.
 
 One run is one folder: ``executed.ipynb``, ``report.html``, ``metrics.json`` (flat, written by the
-notebook's last cell through ``record``), ``figures/`` and ``run.json`` (how it was run).
+notebook's last cell through ``record``), ``figures/`` and ``run.json`` (how it was run). A run that
+fails leaves what is there, see ``folders``.
 """
 
 import json
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, data_dir, read_yaml, reading
+from visiondx.core.files import atomic_write
 from visiondx.core.versions import device, versions
-from visiondx.run import notebooks
+from visiondx.run import folders, notebooks
+from visiondx.run.presets import settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,62 +28,6 @@ if TYPE_CHECKING:
 
 class RunError(RuntimeError):
     """A cell failed: which one, why, and where the partial notebook lies."""
-
-
-# ---------------------------------------------------------------- presets and parameters
-
-
-def presets() -> list[str]:
-    """Names of the presets in ``data/presets``."""
-    return sorted(path.stem for path in (data_dir() / "presets").glob("*.yaml"))
-
-
-def settings(path: str | Path, preset: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What to inject into the notebook at ``path``: the preset's values, then those given.
-
-    Raises:
-        InputError: no such notebook or preset, a parameter that the notebook does not declare
-            or of another type than its default, or a preset that the notebook cannot run with.
-    """
-    path = notebooks.find(path)
-    declared = notebooks.parameters(path)
-    if preset not in presets():
-        raise InputError(f"Unknown preset {preset!r}: choose one of {', '.join(presets())}.")
-    file = data_dir() / "presets" / f"{preset}.yaml"
-    fix = "correct it, or restore it with 'git checkout data/presets'"
-    read = read_yaml(file, fix)
-    with reading(file, fix):
-        for name in read.get("requires") or []:
-            if name not in declared:
-                raise InputError(
-                    f"{path.name} cannot run with preset {preset!r}, which sets {name!r}: "
-                    "the notebook has no such parameter."
-                )
-        defaults = read.get("defaults") or {}
-        chosen = {name: value for name, value in defaults.items() if name in declared}
-        chosen |= (read.get("notebooks") or {}).get(notebooks.key(path)) or {}
-    chosen |= given or {}
-    for name in chosen:
-        if name not in declared:
-            raise InputError(
-                f"Unknown parameter {name!r} for {path.name}: it has {', '.join(declared)}."
-            )
-        chosen[name] = _typed(name, chosen[name], declared[name])
-    return chosen
-
-
-def _typed(name: str, value: Any, default: Any) -> Any:
-    """``value`` in the type of the parameter's default; None and non-literal defaults take any."""
-    if default is None or default is ... or value is None:
-        return value
-    if isinstance(default, str) and isinstance(value, int | float | bool):
-        return str(value)  # a name such as 2024
-    accepted = {float: (int, float), list: (list, tuple)}.get(type(default), type(default))
-    if not isinstance(value, accepted) or (isinstance(value, bool) and type(default) is not bool):
-        raise InputError(
-            f"Parameter {name!r} must be {type(default).__name__} like {default!r}, got {value!r}."
-        )
-    return list(value) if isinstance(value, tuple) else value
 
 
 # ---------------------------------------------------------------- running
@@ -102,34 +48,25 @@ def run_notebook(
         path: of the notebook, from the working directory or from the repository.
         preset: a name of ``presets()``. parameters: override the preset's.
         out: folder of the run; default ``runs/<notebook>/<preset>``. A resumable notebook finds
-            its own files there again; an earlier run's results are removed first.
+            what it kept there again. The earlier run's results are replaced when this one is whole.
         manager: a class of jupyter_client's kernel managers; default ``own_kernel.OwnKernel``.
         export: write ``report.html``, unless the notebook wrote its own.
 
     Returns:
-        The run's folder. Its ``executed.ipynb`` is there, partial, even when a cell failed.
+        The run's folder. Of a run that failed, all that ran is in its ``failed_run``.
 
     Raises:
-        InputError: bad settings, before anything runs, or raised by a cell.
+        InputError: bad settings or a folder that cannot be used, before anything runs, or raised
+            by a cell.
         RunError: a cell failed otherwise.
     """
     path = notebooks.find(path)
     chosen = settings(path, preset, parameters)
     default = notebooks.ROOT / "runs" / notebooks.key(path) / preset
     out = Path(out).resolve() if out is not None else default
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("executed.ipynb", "report.html", "metrics.json", "run.json"):
-        (out / name).unlink(missing_ok=True)
-    root = notebooks.ROOT  # inside it the run's folder is named from there: outputs can be shared
-    shown = out.relative_to(root).as_posix() if out.is_relative_to(root) else str(out)
-
     began = time.time()
-    status = "failed"
-    try:
-        injected = chosen | {"preset": preset, "out_dir": shown}
-        _execute(path, out / "executed.ipynb", injected, manager)
-        status = "complete"
-    finally:
+
+    def note(work: Path, status: str) -> None:
         info = {
             "notebook": notebooks.key(path),
             "preset": preset,
@@ -140,15 +77,46 @@ def run_notebook(
             "source_hash": notebooks.source_hash(notebooks.read(path)),
             "device": device(),
             "versions": versions(),
+            "files": folders.files(work),
         }
-        _write_json(out / "run.json", info)
-    if export and not (out / "report.html").exists():  # diagnose writes its own
-        _export(out / "executed.ipynb", out / "report.html")
+        _write_json(work / folders.RECORD, info)
+
+    with folders.claimed(out) as work:
+        try:
+            injected = chosen | {"preset": preset, "out_dir": _shown(work)}
+            _execute(path, work / "executed.ipynb", injected, manager)
+            if export and not (work / "report.html").exists():  # diagnose writes its own
+                _export(work / "executed.ipynb", work / "report.html")
+        except BaseException as error:  # an interrupt, too
+            note(work, "failed")
+            failed = folders.set_aside(work)
+            if isinstance(error, RunError):
+                text = f"{error}\n\nWhat ran until then: {failed / 'executed.ipynb'}"
+                raise RunError(text) from None
+            raise
+        for page in ("executed.ipynb", "report.html"):
+            _rename(work / page, _shown(work), _shown(out))
+        note(work, "complete")
+        folders.publish(work)
     return out
 
 
+def _shown(folder: Path) -> str:
+    """A folder as outputs name it: from the repository, if it is inside, so that all can share."""
+    root = notebooks.ROOT
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+
+
+def _rename(page: Path, old: str, new: str) -> None:
+    """Where a page names the folder that its notebook worked in, name the one where it is now."""
+    if page.exists():
+        text = page.read_text("utf-8")
+        text = text.replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1]).replace(old, new)
+        page.write_text(text, encoding="utf-8")
+
+
 def _execute(path: Path, executed: Path, injected: dict[str, Any], manager: type | None) -> None:
-    """Papermill, into a temporary file that takes its name when execution has ended."""
+    """Papermill, which writes ``executed`` after each cell."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -156,11 +124,10 @@ def _execute(path: Path, executed: Path, injected: dict[str, Any], manager: type
     from visiondx.run.own_kernel import OwnKernel
 
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a warning at each kernel start
-    partial = executed.with_name("executed.part.ipynb")
     try:
         papermill.execute_notebook(
             path,
-            partial,
+            executed,
             parameters=injected,
             kernel_name="python3",
             language="python",
@@ -173,16 +140,13 @@ def _execute(path: Path, executed: Path, injected: dict[str, Any], manager: type
             raise InputError(error.evalue) from None
         raise RunError(
             f"{path.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}\n\n"
-            f"{_tail(error.traceback)}\n\nWhat ran until then: {executed}"
+            f"{_tail(error.traceback)}"
         ) from None
     except DeadKernelError:
         raise RunError(
             f"{path.name}: its kernel died, mostly for want of memory: try fewer images, "
-            f"or a smaller preset. What ran until then: {executed}"
+            "or a smaller preset."
         ) from None
-    finally:
-        if partial.exists():
-            os.replace(partial, executed)
 
 
 def _tail(traceback: list[str], lines: int = 20) -> str:

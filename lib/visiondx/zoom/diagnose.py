@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.core.seeds import check_seed
 from visiondx.core.stats import Estimate
 from visiondx.core.words import check_prompts
 from visiondx.models.target import Target
@@ -116,6 +117,7 @@ def check(
     task_of(target)
     check_prompts(attributes, neutral)
     check_estimator(directions)
+    check_seed(seed)
     if images < 2:
         raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
     text_directions(encoder, attributes, neutral, templates)

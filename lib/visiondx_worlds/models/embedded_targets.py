@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from visiondx.core.errors import InputError
 from visiondx_worlds.models import zoo
-from visiondx_worlds.models.classifier import build_classifier
 from visiondx_worlds.models.planted_targets import FILE, load_planted
-from visiondx_worlds.models.scene_classifier import build_scene_classifier
-from visiondx_worlds.models.unet import build_keypoint_net, build_part_net
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from visiondx.models.target import Target
 
 EMBEDDED = "target-"  # prefix of an embedded target's name in the zoo
@@ -63,6 +60,10 @@ def load_embedded(name: str) -> tuple[nn.Module, dict]:
             f"No embedded target {name!r}: choose from {', '.join(embedded()) or 'none'}, or name "
             'your own as "path/to/file.py:function".'
         )
+    from visiondx_worlds.models.classifier import build_classifier
+    from visiondx_worlds.models.scene_classifier import build_scene_classifier
+    from visiondx_worlds.models.unet import build_keypoint_net, build_part_net
+
     with zoo.opened(EMBEDDED + name) as (tensors, card):
         if "family" in card:
             shape = (card["family"], card["width"], card["depth"])

@@ -1,9 +1,15 @@
 """The generators that come with the repository, and their relevance matrices."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from visiondx.models.generator import StyleGenerator
+from typing import TYPE_CHECKING
+
 from visiondx_worlds.models import zoo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from visiondx.models.generator import StyleGenerator
 
 KEPT = "-relevance"  # a kept M is called "<world>-relevance" in the zoo
 

@@ -3,13 +3,16 @@
 They answer to ``Target.load("young-biased-bangs@1")``, where 1 is the training seed.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from visiondx.core.errors import InputError
 from visiondx_worlds.models import zoo
-from visiondx_worlds.models.classifier import build_classifier
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FILE = "planted"  # its name in the zoo
 
@@ -51,6 +54,8 @@ def load_planted(name: str) -> tuple[nn.Module, dict]:
             f"No planted target {name!r}: data/planted.yaml lists the pairs, and @0, @1, … names "
             f"the training seed, such as {known[0] if known else 'young-biased-bangs@0'!r}."
         )
+    from visiondx_worlds.models.classifier import build_classifier
+
     with zoo.opened(FILE) as (tensors, config):
         card = config["cards"][name]
         module = build_classifier(card["width"])

@@ -1,20 +1,47 @@
-"""The embedded models by name, as ``visiondx.models.registry`` asks for them."""
+"""The embedded models by name, as ``visiondx.models.registry`` asks for them.
 
-import torch
-from torch import Tensor
+What is heavy is imported where it is used, so that names alone are known in a moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from visiondx.core.errors import InputError
-from visiondx.models.encoder import Encoder
-from visiondx.models.generator import StyleGenerator
-from visiondx.models.target import Target
 from visiondx_worlds.models import zoo
 from visiondx_worlds.models.embedded_targets import embedded, load_embedded
 from visiondx_worlds.models.generators import KEPT
+from visiondx_worlds.models.planted_targets import planted_names
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from visiondx.models.encoder import Encoder
+    from visiondx.models.generator import StyleGenerator
+    from visiondx.models.target import Target
+
+ENCODER = "encoder-"  # prefix of an encoder's name in the zoo
 
 
 def targets() -> list[str]:
     """Names of the embedded targets, without the many of ``planted_targets``."""
     return embedded()
+
+
+def encoders() -> list[str]:
+    """Names of the embedded encoders."""
+    return [n.removeprefix(ENCODER) for n in sorted(zoo.manifest()) if n.startswith(ENCODER)]
+
+
+def generators() -> list[str]:
+    """Names of the worlds' generators: of those whose relevance matrix is kept."""
+    return [n.removesuffix(KEPT) for n in sorted(zoo.manifest()) if n.endswith(KEPT)]
+
+
+def unlisted(kind: str) -> list[str]:
+    """Names that load as well, but are too many to be shown."""
+    return planted_names() if kind == "target" else []
 
 
 def target(name: str) -> Target:
@@ -23,6 +50,8 @@ def target(name: str) -> Target:
     Raises:
         InputError: no such target, or its file is missing or altered.
     """
+    from visiondx.models.target import Target
+
     module, card = load_embedded(name)
     found = Target(module, card["task"], card["labels"], mean=card["mean"], std=card["std"])
     found.config = card
@@ -31,7 +60,7 @@ def target(name: str) -> Target:
 
 def encoder(name: str, device: str | torch.device = "cpu") -> Encoder:
     """See ``tiny_encoder.load_encoder``."""
-    from visiondx_worlds.models.tiny_encoder import load_encoder  # and with it open_clip
+    from visiondx_worlds.models.tiny_encoder import load_encoder
 
     return load_encoder(name, device)
 
@@ -42,6 +71,8 @@ def generator(name: str) -> StyleGenerator:
     Raises:
         InputError: the weights are missing, altered or of another model.
     """
+    from visiondx.models.generator import StyleGenerator
+
     with zoo.opened(name) as (tensors, settings):
         return StyleGenerator.build(tensors, settings)
 

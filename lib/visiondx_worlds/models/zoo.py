@@ -1,4 +1,9 @@
-"""Where weights come from: ``data/weights/*.safetensors`` and the manifest vouching for them."""
+"""Where weights come from: ``data/weights/*.safetensors`` and the manifest vouching for them.
+
+Names are read without torch, which takes seconds to import, so that a wrong one is refused at once.
+"""
+
+from __future__ import annotations
 
 import json
 import platform
@@ -6,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, data_dir, reading, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SCALE = "|scale"  # of an int8 tensor, after its key
 _LIBRARIES = ("torchvision", "safetensors", "open_clip_torch")
@@ -40,6 +45,9 @@ def save(
     Raises:
         InputError: a value is not finite as fp16.
     """
+    import torch
+    from safetensors.torch import save_file
+
     stored = {}
     for key, value in tensors.items():
         value = value.detach().cpu()
@@ -91,6 +99,8 @@ def load(name: str) -> tuple[dict[str, Tensor], dict]:
     Raises:
         InputError: the name is unknown, or the file is missing, altered or damaged.
     """
+    from safetensors.torch import load_file
+
     entry, path = _entry(name)
     if not path.is_file():
         raise InputError(
@@ -159,6 +169,8 @@ def _fix(entry: Mapping) -> str:
 
 def _to_eight_bits(value: Tensor) -> tuple[Tensor, Tensor]:
     """int8 of the same shape, and the float32 scale of each index of the first dimension."""
+    import torch
+
     value = value.float()
     scale = (value.flatten(1).abs().amax(1) / 127).clamp_min(1e-12)
     return (value / scale.view(-1, *[1] * (value.ndim - 1))).round().to(torch.int8), scale
@@ -175,6 +187,8 @@ def _folder() -> Path:
 
 
 def _versions() -> dict[str, str]:
+    import torch
+
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for library in _LIBRARIES:
         try:

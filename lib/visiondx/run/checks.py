@@ -1,0 +1,100 @@
+"""What is wrong with a notebook's parameters, before a kernel starts: numbers, words and names.
+
+Looked at by their names, which mean the same in every notebook. Torch is not needed, so a refusal
+takes no time; what a model or an encoder must say is tried in the notebook.
+"""
+
+import ast
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from visiondx.core.errors import InputError
+from visiondx.core.seeds import check_seed
+from visiondx.core.words import check_prompts, check_words
+from visiondx.models import registry
+
+DIRECTIONS = ("relevance", "gradient")  # `zoom.estimate.ESTIMATORS`, which needs torch
+LEAST = {"images": 2, "truth_images": 2}  # an interval needs two; of other counts, one is enough
+COUNTS = ("images", "steps")
+
+
+def check_parameters(values: Mapping[str, Any]) -> None:
+    """Look at all parameters of a notebook: {name: value}, ``...`` where it is not known.
+
+    Raises:
+        InputError: for the first that no notebook could use.
+    """
+    for name, value in values.items():
+        last = name.rpartition("_")[2]
+        for number in _numbers(value):
+            if not math.isfinite(number):
+                raise InputError(f"Parameter {name!r} must be finite, got {number}.")
+            if last in ("seed", "seeds"):
+                check_seed(number, f"Parameter {name!r}")
+            if last in COUNTS and number < LEAST.get(name, 1):
+                raise InputError(
+                    f"Parameter {name!r} must be {LEAST.get(name, 1)} or more, got {number}."
+                )
+        if name in ("attributes", "prompts") and isinstance(value, list):
+            check_words(value)
+    _check_question(values)
+
+
+def _check_question(values: Mapping[str, Any]) -> None:
+    """What a diagnosis asks: words, and the names of models."""
+    attributes, neutral = values.get("attributes"), values.get("neutral")
+    if isinstance(attributes, list) and isinstance(neutral, str):
+        check_prompts(attributes, neutral)
+    held = values.get("consistency")
+    if isinstance(held, list) and held:
+        if len(held) != 2:
+            raise InputError(f"consistency takes two prompts, present and absent, got {held!r}.")
+        check_words(held, "The two prompts of consistency")
+    how = values.get("directions")
+    if isinstance(how, str) and how not in DIRECTIONS:
+        raise InputError(f"directions must be {' or '.join(DIRECTIONS)}, got {how!r}.")
+    for kind in ("generator", "encoder"):
+        if isinstance(values.get(kind), str):
+            registry.check_name(kind, values[kind])
+    if isinstance(values.get("target"), str):
+        check_target(values["target"])
+
+
+def check_target(spec: str) -> str:
+    """``file.py:function`` with the file's absolute path, or the name of an embedded target.
+
+    The file is read, not run.
+
+    Raises:
+        InputError: no such file, function or name; a file that is not Python.
+    """
+    if ".py" not in spec and "/" not in spec:
+        registry.check_name("target", spec)
+        return spec
+    file, _, function = spec.rpartition(":")
+    if not file.endswith(".py") or not function:
+        raise InputError(f"Target {spec!r} names no function: write path/to/file.py:function.")
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"Target {spec!r}: there is no file {path}.")
+    try:
+        source = path.read_text("utf-8")
+        ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"Target {spec!r}: the file is not Python ({error}).") from None
+    if function not in source:
+        raise InputError(f"{path} has no function {function!r}: check the name after the colon.")
+    return f"{path}:{function}"
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers that a value holds, but for truth values."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, dict):
+        yield from _numbers(list(value.values()))
