@@ -15,6 +15,7 @@ from torch import Tensor
 
 from visiondx.core.files import atomic_write
 from visiondx.show import plots
+from visiondx.show.words import figure_text, lend_fonts
 
 MEANING = {
     "regressor": "predicted loss",
@@ -164,11 +165,11 @@ def quartile_bars(
     _bars(axis, members.double().numpy())
     if zero:
         axis.axvline(0, color="0.4", linewidth=1)
-    axis.set_yticks(range(len(names)), [_plain(name) for name in names], fontsize=8)
-    axis.set(xlabel=label, title=_plain(title), ylim=(len(names) - 0.4, -0.6))
+    axis.set_yticks(range(len(names)), [figure_text(name) for name in names], fontsize=8)
+    axis.set(xlabel=label, title=figure_text(title), ylim=(len(names) - 0.4, -0.6))
     axis.spines[["top", "right", "left"]].set_visible(False)
     plt.close(figure)
-    return figure
+    return lend_fonts(figure)
 
 
 def _bars(axis: Axes, members: np.ndarray) -> None:
@@ -179,8 +180,3 @@ def _bars(axis: Axes, members: np.ndarray) -> None:
     axis.vlines(middle, at - 0.25, at + 0.25, color=plots.TRUTH, linewidth=2)
     rows = np.broadcast_to(at, members.shape)
     axis.plot(members.ravel(), rows.ravel(), ".", color=plots.TRUTH, markersize=4, alpha=0.6)
-
-
-def _plain(words: str) -> str:
-    """A prompt is text, not mathematics: matplotlib would typeset what stands between dollars."""
-    return words.replace("$", r"\$")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.show.words import figure_text, legend, lend_fonts
 
 if TYPE_CHECKING:
     from visiondx.core.stats import Estimate
@@ -26,18 +27,15 @@ FIRST, REST, TRUTH = "#d1495b", "#8fa6b8", "#2e4057"
 def _style() -> Iterator[ModuleType]:
     import seaborn as sns  # with the first figure, for it brings scipy.stats
 
-    with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
+    look = sns.axes_style("whitegrid") | sns.plotting_context("notebook", font_scale=0.85)
+    fonts = ("font.family", "font.sans-serif")  # remain a person's own
+    with plt.rc_context({name: value for name, value in look.items() if name not in fonts}):
         yield sns
-
-
-def _text(words: str) -> str:
-    """A prompt is text, not mathematics: matplotlib would typeset what stands between dollars."""
-    return str(words).replace("$", r"\$")
 
 
 def _finish(figure: Figure) -> Figure:
     plt.close(figure)  # returned, not shown: a notebook shows its cell's last value
-    return figure
+    return lend_fonts(figure)
 
 
 def image_grid(
@@ -75,15 +73,15 @@ def image_grid(
             continue
         axis.imshow(pixels[i], interpolation="nearest")
         if titles is not None:
-            axis.set_title(_text(titles[i]), fontsize=8, pad=2)
+            axis.set_title(figure_text(titles[i]), fontsize=8, pad=2)
         if corners is not None:
             axis.annotate(
-                _text(corners[i]), (0.97, 0.96), xycoords="axes fraction", color="white",
+                figure_text(corners[i]), (0.97, 0.96), xycoords="axes fraction", color="white",
                 fontsize=7, ha="right", va="top", bbox={"fc": "black", "alpha": 0.65, "pad": 1.2},
             )  # fmt: skip
         if rows is not None and i % columns == 0:
             axis.set_ylabel(
-                _text(rows[i // columns]), rotation=0, ha="right", va="center", fontsize=8
+                figure_text(rows[i // columns]), rotation=0, ha="right", va="center", fontsize=8
             )
     return _finish(figure)
 
@@ -141,9 +139,9 @@ def _bars(axis: Axes, sensitivity: "Sensitivity", truth: "Sensitivity | None", t
         points = [known[order[i]] * scale for i in rows]
         axis.plot(points, rows, "D", color=TRUTH, label="true", clip_on=False)
         axis.legend(loc="lower right")
-    axis.set_yticks(list(at), [_text(name) for name in order])
+    axis.set_yticks(list(at), [figure_text(name) for name in order])
     axis.invert_yaxis()
-    axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=_text(title))
+    axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=figure_text(title))
     axis.grid(axis="y", visible=False)
 
 
@@ -193,14 +191,14 @@ def matrices(
     with _style() as sns:
         figure, axes = plt.subplots(
             rows, columns, figsize=size, squeeze=False, layout="constrained"
-        )  # fmt: skip
+        )
         for axis, (title, frame) in zip(axes.flat, panels):
             sns.heatmap(
-                frame.rename(index=_text, columns=_text), ax=axis, annot=True, fmt=".2f",
-                annot_kws={"fontsize": 7}, cmap="vlag" if signed else "rocket_r",
+                frame.rename(index=figure_text, columns=figure_text), ax=axis, annot=True,
+                fmt=".2f", annot_kws={"fontsize": 7}, cmap="vlag" if signed else "rocket_r",
                 vmin=-top if signed else 0, vmax=top, cbar=False, square=True,
             )  # fmt: skip
-            axis.set(title=_text(title), xlabel=xlabel, ylabel=ylabel)
+            axis.set(title=figure_text(title), xlabel=xlabel, ylabel=ylabel)
             _slant(axis)
         for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()
@@ -228,13 +226,15 @@ def training_curve(
         for axis, term in zip(axes.flat, terms, strict=True):
             for name, log in logs.items():
                 if term in log:
-                    axis.plot(log["step"], log[term], marker=".", markersize=4, label=_text(name))
-            axis.set(xlabel="step", title=_text(term))
+                    axis.plot(
+                        log["step"], log[term], marker=".", markersize=4, label=figure_text(name)
+                    )
+            axis.set(xlabel="step", title=figure_text(term))
             if log_scale:
                 axis.set_yscale("log")
         if len(logs) > 1:
-            axes.flat[-1].legend(fontsize=8)
-        figure.suptitle(_text(title))
+            legend(axes.flat[-1], fontsize=8)
+        figure.suptitle(figure_text(title))
         sns.despine(figure)
     return _finish(figure)
 
@@ -261,13 +261,13 @@ def intervals(
             ]
             value, low, high = zip(*((e.value, e.low, e.high) for e in series.values()))
             axis.hlines(at, low, high, color=f"C{k}", linewidth=2)
-            axis.plot(value, at, "o", color=f"C{k}", markersize=5, label=_text(label))
+            axis.plot(value, at, "o", color=f"C{k}", markersize=5, label=figure_text(label))
         for line in lines:
             axis.axvline(line, color="0.4", linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(names)), [_text(name) for name in names])
-        axis.set(title=_text(title), xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+        axis.set_yticks(range(len(names)), [figure_text(name) for name in names])
+        axis.set(title=figure_text(title), xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
         if len(table) > 1:
-            axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # hides no row
+            legend(axis, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # hides no row
         sns.despine(figure, left=True)
     return _finish(figure)
 
@@ -289,12 +289,12 @@ def curves(
     with _style() as sns:
         figure, axis = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
         for name, frame in frames.items():
-            (line,) = axis.plot(frame[x], frame[y], label=_text(name))
+            (line,) = axis.plot(frame[x], frame[y], label=figure_text(name))
             axis.fill_between(
                 frame[x], frame["low"], frame["high"], color=line.get_color(), alpha=0.2, lw=0
             )
-        axis.set(title=_text(title), xlabel=xlabel or x, ylabel=ylabel or y, ylim=(0, 1.02))
+        axis.set(title=figure_text(title), xlabel=xlabel or x, ylabel=ylabel or y, ylim=(0, 1.02))
         if len(frames) > 1:
-            axis.legend(fontsize=8)
+            legend(axis, fontsize=8)
         sns.despine(figure)
     return _finish(figure)
