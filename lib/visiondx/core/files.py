@@ -29,7 +29,8 @@ def data_dir() -> Path:
     path = Path(named) if named else Path(__file__).resolve().parents[3] / "data"
     if not path.is_dir():
         raise InputError(
-            f"No data folder at {path}: set VISIONDX_DATA to the data/ of a visiondx checkout."
+            f"No data folder at {path}: the embedded models and the notebooks need a checkout of "
+            "visiondx; set VISIONDX_DATA to its data/."
         )
     return path
 

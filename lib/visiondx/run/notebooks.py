@@ -26,7 +26,16 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def paths() -> list[Path]:
-    """Every notebook under ``notebooks/``, sorted."""
+    """Every notebook under ``notebooks/``, sorted.
+
+    Raises:
+        InputError: visiondx was installed without them.
+    """
+    if not (ROOT / "notebooks").is_dir():
+        raise InputError(
+            "The notebooks are not installed: run them in a checkout of visiondx, where "
+            "`pip install -e .` was called; `visiondx.diagnose` in Python needs none."
+        )
     found = (ROOT / "notebooks").rglob("*.ipynb")
     return sorted(p for p in found if ".ipynb_checkpoints" not in p.parts)
 
@@ -42,6 +51,7 @@ def find(path: str | Path) -> Path:
         for candidate in (folder / path, folder / f"{path}.ipynb"):
             if candidate.suffix == ".ipynb" and candidate.is_file():
                 return candidate.resolve()
+    paths()  # there are some
     raise InputError(f"No notebook {str(path)!r}: `visiondx list` shows those that there are.")
 
 

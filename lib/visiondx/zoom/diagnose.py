@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import check_seed
 from visiondx.core.stats import Estimate
 from visiondx.core.words import check_prompts
+from visiondx.models.device import device_of
+from visiondx.models.encoder import Encoder
+from visiondx.models.generator import StyleGenerator
 from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
 from visiondx.zoom.directions import Directions, text_directions
@@ -128,11 +131,11 @@ def check(
 
 
 def diagnose(
-    target: Target,
+    target: Target | nn.Module | str,
     attributes: Sequence[str],
     neutral: str,
-    generator,
-    encoder,
+    generator="faces",
+    encoder="embedded",
     *,
     consistency: Sequence[str] | None = None,
     images: int = 32,
@@ -150,7 +153,11 @@ def diagnose(
     """Run ZOOM on a target; everything that can be wrong with the input is tried first (``check``).
 
     Args:
+        target: a bare module is taken as a ``Target`` of a binary task, a text as ``Target.load``
+            takes it.
         attributes: whole phrases ("a face with bangs"). neutral: their common part ("a face").
+        generator, encoder: a ``StyleGenerator`` and an ``Encoder``, what offers the same, or the
+            names of embedded ones, which are loaded to where the target is.
         consistency: (present, absent) prompts of the target's own attribute, which the search
             then holds fixed (Eq. 8).
         images: how many generated images are searched. seed: of these images.
@@ -166,6 +173,8 @@ def diagnose(
         FloatingPointError: a NaN in the search, with its step and its term.
     """
     attributes = list(attributes) if not isinstance(attributes, str) else attributes
+    check_prompts(attributes, neutral)
+    target, generator, encoder = _loaded(target, generator, encoder)
     check(
         target,
         attributes,
@@ -199,6 +208,23 @@ def diagnose(
     styles = generator.sample_styles(images, seed, truncation)
     result = search(generator, target, encoder, edits, styles, settings, consistency, seed)
     return Diagnosis(Sensitivity.from_search(result), result)
+
+
+def _loaded(target: Target | nn.Module | str, generator, encoder) -> tuple:
+    """The three as objects."""
+    if isinstance(target, str):
+        target = Target.load(target)
+    if not isinstance(target, nn.Module):
+        raise InputError(
+            f"A target is a Target, a torch.nn.Module or the name of one, got {target!r}."
+        )
+    target = target if isinstance(target, Target) else Target(target)
+    where = device_of(target) if isinstance(generator, str) else generator.style_mean.device
+    if isinstance(generator, str):
+        generator = StyleGenerator.load(generator).to(where)
+    if isinstance(encoder, str):
+        encoder = Encoder.load(encoder, where)
+    return target, generator, encoder
 
 
 @torch.no_grad()

@@ -80,9 +80,14 @@ def generator(name: str) -> StyleGenerator:
 def relevance(generator: str, encoder: str) -> Tensor | None:
     """The kept M (c_S, c_T) of a generator and an encoder's image tower, by their fingerprints.
 
-    None where none is theirs. One that is missing or altered is no error: computing it is the fix.
+    None where none is theirs, or none is here. One that is missing or altered is no error:
+    computing it is the fix.
     """
-    for name, entry in zoo.manifest().items():
+    try:
+        entries = zoo.manifest()
+    except InputError:
+        return None  # such as without a checkout
+    for name, entry in entries.items():
         config = entry["config"]
         theirs = (config.get("generator"), config.get("encoder"))
         if name.endswith(KEPT) and theirs == (generator, encoder):
