@@ -14,7 +14,6 @@ from visiondx.core.losses import (
     regression_loss,
     struct_loss,
     target_loss,
-    total_loss,
 )
 from visiondx.kernels.all_pairs import all_pairs_loss
 from visiondx.kernels.ssim import SSIMReference
@@ -74,17 +73,6 @@ def test_attr_loss_by_hand_and_its_minimum():
     torch.testing.assert_close(gradient, torch.zeros_like(p), rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="prompts"):
         attr_loss(logits, p[:, :2])
-
-
-def test_total_loss_weighs_and_names_the_term_that_is_not_finite():
-    terms = {"target": torch.tensor([1.0, 2.0]), "struct": torch.tensor([3.0, 4.0])}
-    weights = {"target": 2.0, "struct": 10.0}
-    torch.testing.assert_close(total_loss(terms, weights), torch.tensor([32.0, 44.0]))
-    terms["struct"] = torch.tensor([3.0, math.nan])
-    with pytest.raises(FloatingPointError, match=r"struct loss .* step 7 for 1 of 2 .*first: 1"):
-        total_loss(terms, weights, step=7)
-    with pytest.raises(InputError, match="attr"):
-        total_loss(terms, {**weights, "attr": 1.0})
 
 
 def test_regression_loss_by_hand_for_every_member():

@@ -8,8 +8,8 @@ import torch
 
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.zoom.descent import SearchSettings
 from visiondx.zoom.multi import MultiResult, multi_search
+from visiondx.zoom.settings import SearchSettings
 from visiondx_worlds.marking.zoom.flip_rates import (
     FlipRates,
     flip_rates,

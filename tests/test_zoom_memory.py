@@ -5,10 +5,10 @@ import warnings
 import pytest
 import torch
 
-from visiondx.core import batching as memory
-from visiondx.core.batching import Batch, fitting, out_of_memory
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
+from visiondx.search import batching as memory
+from visiondx.search.batching import Batch, fitting, out_of_memory
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.search import SearchSettings, search
 from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, along, prompt

@@ -4,9 +4,6 @@ ZOOM (Luo et al., CVPR 2023), section 3.3; LLM2Loss (Ardeshir, 2023), section 3.
 give one value a pair of images.
 """
 
-from collections.abc import Mapping
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -105,41 +102,6 @@ def attr_loss(logits_hat: Tensor, probabilities: Tensor) -> Tensor:
             f"got {tuple(logits_hat.shape)} and {tuple(probabilities.shape)}."
         )
     return -(probabilities * logits_hat.log_softmax(1)).sum(1)
-
-
-def total_loss(
-    terms: Mapping[str, Tensor], weights: Mapping[str, float], step: int | None = None
-) -> Tensor:
-    """ZOOM Eq. 4: L = alpha L_target + beta L_struct + gamma L_attr; (B,).
-
-    Args:
-        terms: name -> (B,) values, say ``{"target": ..., "struct": ..., "attr": ...}``.
-        weights: name -> alpha, beta, gamma; the same names.
-        step: of the search, for the message.
-
-    Raises:
-        InputError: names differ.
-        FloatingPointError: a term is NaN or infinite (named, with step and images).
-    """
-    if not terms or terms.keys() != weights.keys():
-        raise InputError(
-            "total_loss needs a weight for each term and no other, "
-            f"got terms {sorted(terms)} and weights {sorted(weights)}."
-        )
-    total = sum(weights[name] * values for name, values in terms.items())
-    if not bool(torch.isfinite(total).all()):  # one look at the device when all is well
-        for name, values in terms.items():
-            wrong = (~torch.isfinite(values)).nonzero().flatten().tolist()
-            if wrong:
-                when = "" if step is None else f" at step {step}"
-                raise FloatingPointError(
-                    f"The {name} loss is NaN or infinite{when} for {len(wrong)} of {len(values)} "
-                    f"images (first: {wrong[0]}): lower the step size, or check that model."
-                )
-        raise FloatingPointError(
-            f"The weighted sum of losses overflows: lower the weights {weights}."
-        )
-    return total
 
 
 def regression_loss(predicted: Tensor, loss: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.kernels.ssim import SSIMReference
 from visiondx.models.target import Target
-from visiondx.zoom.descent import SearchSettings
 from visiondx.zoom.estimate import CHANNELS, edit_directions
 from visiondx.zoom.multi import SETTINGS, MultiResult, multi_search
 from visiondx.zoom.relevance import relevance
+from visiondx.zoom.settings import SearchSettings
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
 from visiondx.zoom.directions import Directions, text_directions
 from visiondx.zoom.estimate import CHANNELS, check_estimator, edit_directions
+from visiondx.zoom.objective import Consistency
 from visiondx.zoom.result import SearchResult
-from visiondx.zoom.search import Consistency, SearchSettings, search
+from visiondx.zoom.search import SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import task_of
 

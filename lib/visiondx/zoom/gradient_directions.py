@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.memory import keep_memory
-from visiondx.zoom.descent import check_finite, frozen
+from visiondx.search.objective import check_finite, frozen
 from visiondx.zoom.directions import (
     Directions,
     check_sided,

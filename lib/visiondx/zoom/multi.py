@@ -7,21 +7,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.core.batching import Batch
 from visiondx.core.errors import InputError
-from visiondx.zoom.descent import (
-    Consistency,
-    Objective,
-    SearchSettings,
-    check_styles,
-    descend,
-    frozen,
-)
+from visiondx.search.batching import Batch
+from visiondx.search.descent import trajectory
+from visiondx.search.objective import frozen
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi_result import MultiResult, effect
+from visiondx.zoom.objective import Consistency, Counterfactual, Originals, check_styles
+from visiondx.zoom.settings import SearchSettings
 from visiondx.zoom.tasks import task_of
 
-__all__ = ["SETTINGS", "MultiResult", "multi_search"]
+__all__ = ["SETTINGS", "MultiResult", "SearchSettings", "multi_search"]
 
 # Together the attributes need no push to start: of many slopes at 0, some are not flat.
 SETTINGS = SearchSettings(steps=25, starts=(0.0,))
@@ -65,8 +61,8 @@ def multi_search(
 
         def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
             own = styles[first:last]
-            objective = Objective(generator, target, own, settings, hold, first)
-            return objective.p.cpu(), *_search(objective, directions, own, first, bar)
+            originals = Originals(generator, target, own, settings, hold, first)
+            return originals.p.cpu(), *_search(originals, directions, own, first, bar)
 
         chunks = Batch.start(settings.batch, generator, styles).split(len(styles), some, bar)
     p_original, w, p = (torch.cat(parts) for parts in zip(*chunks, strict=True))
@@ -85,21 +81,22 @@ def multi_search(
 
 
 def _search(
-    objective: Objective, directions: Directions, styles: Tensor, first: int, bar: tqdm
+    originals: Originals, directions: Directions, styles: Tensor, first: int, bar: tqdm
 ) -> tuple[Tensor, Tensor]:
     """w (B, T + 1, N) and p (B, T + 1) of a few images, each on the path from its best start."""
     delta_s = directions.delta_s.to(styles)
-    paths = []
-    for start in objective.settings.starts:
-        w, p = descend(
+    objective = Counterfactual(originals, lambda w, rows: styles[rows] + w @ delta_s)  # Eq. 3
+    settings, paths = originals.settings, []
+    for start in settings.starts:
+        w, p = trajectory(
             objective,
             styles.new_full((len(styles), len(directions)), start),
-            lambda w, rows: styles[rows] + w @ delta_s,  # Eq. 3
+            settings.descent,
             lambda row: f"image {first + row}",
             bar,
         )
         paths.append((w.transpose(0, 1).cpu(), p.T.cpu()))
     w, p = (torch.stack(path) for path in zip(*paths, strict=True))
-    best = effect(p, objective.p.cpu(), objective.original.task).amax(2).argmax(0)  # (B,)
+    best = effect(p, originals.p.cpu(), originals.original.task).amax(2).argmax(0)  # (B,)
     rows = torch.arange(len(best))
     return w[best, rows], p[best, rows]

@@ -1,7 +1,7 @@
 """Counterfactual search along single edit directions (ZOOM, section 3.3), as one batch of pairs.
 
 Every (image, attribute) pair has one scalar w; `zoom.multi` moves all attributes of an image
-together. The equations are in `zoom.descent`.
+together. What is minimised is in `zoom.objective`.
 """
 
 import math
@@ -13,23 +13,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.core.batching import Batch
 from visiondx.core.errors import InputError
-from visiondx.zoom.descent import (
-    Consistency,
-    Objective,
-    SearchSettings,
-    check_styles,
-    descend,
-    frozen,
-    gradient_step,
-)
+from visiondx.search.batching import Batch
+from visiondx.search.descent import trajectory
+from visiondx.search.objective import frozen
 from visiondx.zoom.directions import Directions
+from visiondx.zoom.objective import Consistency, Counterfactual, Originals, check_styles
 from visiondx.zoom.result import SearchResult
+from visiondx.zoom.settings import SearchSettings
 from visiondx.zoom.tasks import task_of
 from visiondx.zoom.toggle import check_encoder, toggles
 
-__all__ = ["Consistency", "SearchSettings", "frozen", "gradient_step", "search", "search_pairs"]
+__all__ = ["SearchSettings", "search", "search_pairs"]
 
 
 def search(
@@ -126,8 +121,8 @@ def search_pairs(
 
         def some(first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
             own = styles[first:last]
-            objective = Objective(generator, target, own, settings, hold, first, sides)
-            return objective.p.cpu(), *_search(objective, attributes, edit, first, batch, bar)
+            originals = Originals(generator, target, own, settings, hold, first, sides)
+            return originals.p.cpu(), *_search(originals, attributes, edit, first, batch, bar)
 
         chunks = batch.split(len(styles), some, bar)
     p_original, w, p = zip(*chunks, strict=True)
@@ -135,7 +130,7 @@ def search_pairs(
 
 
 def _search(
-    objective: Objective,
+    originals: Originals,
     attributes: Sequence[str],
     edit: Callable,
     first: int,
@@ -143,7 +138,7 @@ def _search(
     bar: tqdm,
 ) -> tuple[Tensor, Tensor]:
     """w and p of every step (T + 1, B, N), on the CPU, of the images from ``first`` on."""
-    settings, p_original = objective.settings, objective.p
+    settings, p_original = originals.settings, originals.p
     shape = (len(p_original), len(attributes), len(settings.starts))
     pairs = torch.arange(math.prod(shape), device=p_original.device)
 
@@ -157,9 +152,10 @@ def _search(
             return f"{attributes[attribute[row]]!r}, image {first + int(image[row])}"
 
         w = p_original.new_tensor(settings.starts)[begin]
-        if objective.sides is not None:
-            w = w * objective.sides[image, attribute]
-        return descend(objective.index(image), w, move, place, bar)
+        if originals.sides is not None:
+            w = w * originals.sides[image, attribute]
+        objective = Counterfactual(originals.index(image), move)
+        return trajectory(objective, w, settings.descent, place, bar)
 
     paths = batch.split(len(pairs), some, bar)
     w, p = (torch.cat(path, 1).unflatten(1, shape) for path in zip(*paths, strict=True))

@@ -19,9 +19,9 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.show import plots
-from visiondx.zoom.descent import SearchSettings
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import MultiResult
+from visiondx.zoom.settings import SearchSettings
 from visiondx_worlds.marking.zoom.kept import Flips, clear, judge_flips
 from visiondx_worlds.marking.zoom.resistance import Jury, search_seeds
 from visiondx_worlds.marking.zoom.truth import label_prompts

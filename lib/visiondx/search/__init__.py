@@ -1,0 +1,1 @@
+"""The one descent loop: named terms over any variable, rows that do not touch each other."""
