@@ -1,5 +1,6 @@
 """Counterfactual training, where a target hangs on a spurious cell and every answer is known."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,11 @@ from standins import ToyWorld
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.counterfactual_training.bank import Bank, Round, to_bytes
+from visiondx.zoom.counterfactual_training.recipes import RECIPES, SURE, hardest
 from visiondx.zoom.counterfactual_training.train import (
-    SURE,
+    PAPER,
     CounterfactualConfig,
     Renders,
-    _hardest,
     train_counterfactually,
 )
 from visiondx.zoom.multi import SearchSettings
@@ -144,11 +145,73 @@ def test_the_two_views_apart_and_their_label_by_hand():
     views = GridWorld().render(grid.flatten(0, 1)).unflatten(0, (3, 4))
     # sure, the other way; unsure, so the target's own mean; sure
     regular = torch.tensor([-SURE - 0.1, -SURE + 0.1, 5.0])
-    picked, label = _hardest(target, views, regular)
+    picked, label = hardest(target, views, regular)
     assert torch.equal(
         picked, torch.stack([views[[0, 1, 2], [1, 0, 1]], views[[0, 1, 2], [2, 3, 3]]], 1)
     )
     assert label.tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    config = replace(PAPER, rounds=30, images=48, search=SEARCH, steps=6, drawn=32, lr=5.0)
+    return train(tmp_path_factory.mktemp("plain"), config)
+
+
+def test_the_papers_recipe_makes_flips_rarer_and_keeps_the_answers(plain):
+    """By Eq. 12 alone: what flips the target is learned to be what the regular one said of it."""
+    frame = plain.to_frame().set_index("round")
+    assert frame["flip_resistance"][0] < 0.4
+    assert frame["flip_resistance"][30] > 0.9
+    assert frame["accuracy"][30] >= frame["accuracy"][0] - 0.01
+    weight = plain.target.module.weight
+    assert abs(weight[3] / weight[0]) < 0.1  # it was a quarter
+
+
+def test_the_papers_rounds_hold_original_counterfactual_and_the_regular_answer(plain):
+    regular, generator = biased(), TwoKinds()
+    for part in plain.rounds[::10]:
+        styles = generator.sample_styles(48, 10_000 + part.number)
+        assert part.views.shape == (48, 2, 3, 16, 16)
+        images = generator.synthesize(styles).detach()
+        assert torch.equal(part.views[:, 0], to_bytes(images))
+        assert torch.allclose(part.regular, regular.logit(images).detach())  # of x, not of x̂
+    first = plain.rounds[0]
+    assert torch.allclose(regular(first.views[:, 1] / 255), first.p, atol=0.2)  # bytes
+
+
+def test_the_papers_labels_are_f_of_x_of_the_latest_round(plain, tmp_path):
+    bank = Bank(tmp_path, {})
+    for number in (0, 1):
+        bank.upto(number, lambda number: plain.rounds[number])
+    latest = plain.rounds[1]
+    draw = RECIPES["paper"].draw
+    views, label = draw(bank, 48, torch.Generator().manual_seed(0), biased())
+    assert views.shape == (48, 1, 3, 16, 16)
+    assert label.shape == (48, 1)
+    # each once, x̂ and what the regular target said of its x
+    distance = torch.cdist(views.flatten(1) * 255, latest.views[:, 1].flatten(1).float())
+    row = distance.argmin(1)
+    assert distance.amin(1).max() < 0.1
+    assert len(row.unique()) > 44  # a few may look alike
+    same = (label[:, 0] - latest.regular[row].sigmoid()).abs() < 1e-6
+    assert same.double().mean() > 0.9
+    assert len(draw(bank, 5, torch.Generator().manual_seed(0), biased())[0]) == 5
+
+
+def test_equation_12_by_hand(tmp_path):
+    """One step of one round: the loss of its batch, under probabilities that are not 0 or 1."""
+    target = Target(GridClassifier({0: 40.0, 3: 10.0}))
+    config = replace(PAPER, rounds=1, images=8, search=SEARCH, steps=1, drawn=8, renders=4, lr=1e-9)
+    part = train(tmp_path, config, target).rounds[0]
+    logit, f = target.logit(part.views[:, 1] / 255).detach().double(), part.regular.sigmoid()
+    assert ((f > 0.05) & (f < 0.95)).any()
+    # -log f(x̂) = log(1 + exp(-logit)), -log(1 - f(x̂)) = log(1 + exp(logit))
+    expected = (f * (1 + (-logit).exp()).log() + (1 - f) * (1 + logit.exp()).log()).mean() / 2
+    entry = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert entry["counterfactuals"] == pytest.approx(float(expected), rel=1e-2)  # bfloat16
+    assert entry.keys() >= {"renders", "counterfactuals"}
+    assert "constancy" not in entry
 
 
 def test_the_bank_grows_and_all_of_it_is_drawn(robust, tmp_path):
@@ -315,8 +378,15 @@ def test_no_attributes_are_refused(tmp_path):
         {"share": 0.0},
         {"share": 1.0},
         {"constancy": -0.1},
+        {"recipe": "cake"},
     ],
 )
 def test_impossible_settings_are_refused(changed):
     with pytest.raises(InputError, match=next(iter(changed))):
         CounterfactualConfig(**changed)
+
+
+def test_the_papers_recipe_takes_nothing_of_ours():
+    assert PAPER.drawn + PAPER.renders == 128
+    with pytest.raises(InputError, match="has no constancy, average: set each to 0"):
+        replace(PAPER, constancy=0.3, average=0.98)

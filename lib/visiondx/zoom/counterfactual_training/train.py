@@ -2,30 +2,23 @@
 
 Eq. 12 minimises the cross-entropy between f(x̂) and f(x) over the counterfactuals x̂ of generated
 images x. It is an iterated min-max game. Each round searches fresh images against the target as it
-is now, all attributes at once; adds what it found to a bank that keeps growing; and trains for some
-steps on a mix of the bank and the regular training set.
+is now, all attributes at once; keeps what it found; and trains for some steps on a mix of that and
+of the regular training set.
 
-Choices, and what they are about:
+`recipes` has the paper's, which is Eq. 12 alone, and ours, which plays harder. Common choices:
 
-- The edits are few numbers an image, and what the target makes of them is nearly linear there. So
-  one long signed step, to the corner that its slope points at, finds most of what a long search
-  finds; and the mirrored edit moves the target the other way. The bank holds five views of each
-  image: x, x̂, x̂ mirrored, and a random corner and its mirror, which the next target's slope may
-  point at. All go farther than the target is tried later.
-- The max is played again at every step, on the bank: of an image's views, the two that the target
-  now tells apart most are learned from. Views that it already takes for the same teach nothing.
-- Labels. "The model's original predictions" (section 3.5) are those of the regular target, on
-  average over the views. Where it is unsure they are noise, a matter of the edits themselves; there
-  the label is what the target as it is now says, so that it is free to decide, but must decide.
+- Batch norm keeps the statistics of the regular training: the module stays in eval mode, in which
+  it is searched and measured. Its scales and shifts are trained.
+- The curve over the rounds costs nothing: the search of round r is a white-box search from fresh
+  images against the target after r rounds, before it learns from what is found.
+
+And of ours:
+
 - Constancy. Cross-entropy alone is slow to make two views alike that are on one side already; the
   variance of the logit over the two is added to it. Not too much: at a weight of 1 all logits
   became 0.
 - Augmentation, and the running average of the weights. What goes wrong is that the bank is known by
   heart: without them two and a half thousand images became constant and fresh ones hardly.
-- Batch norm keeps the statistics of the regular training: the module stays in eval mode, in which
-  it is searched and measured. Its scales and shifts are trained.
-- The curve over the rounds costs nothing: the search of round r is a white-box search from fresh
-  images against the target after r rounds, before it learns from what is found.
 """
 
 import copy
@@ -34,22 +27,23 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from visiondx.core.augment import augment
 from visiondx.core.errors import InputError
 from visiondx.core.files import digest
-from visiondx.core.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
+from visiondx.core.loop import Trainer, set_learning_rate, step_seed, update_average
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
 from visiondx.models.target import Target
-from visiondx.zoom.counterfactual_training.bank import Bank, Renders, Round, to_bytes
+from visiondx.zoom.counterfactual_training.bank import Bank, Renders, Round
+from visiondx.zoom.counterfactual_training.recipes import RECIPES
 from visiondx.zoom.counterfactual_training.result import CounterfactualTraining, plot_rounds
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import SearchSettings, multi_search
-from visiondx.zoom.weights import random_weights
 
 __all__ = [
+    "PAPER",
+    "SEARCH",
     "CounterfactualConfig",
     "CounterfactualTraining",
     "Renders",
@@ -60,8 +54,6 @@ __all__ = [
 SEARCH = SearchSettings(
     steps=1, eta=2.0, epsilon=2.0, update="sign", beta=0.0, gamma=0.0, starts=(0.0,)
 )
-SURE = 1.0  # mean logit beyond which the regular target's answer is the label
-BATCH = 64  # views at once, about; a memory limit
 FRESH = 10_000  # seeds of the rounds' styles start here, far from those of tuning and reporting
 
 
@@ -70,17 +62,20 @@ class CounterfactualConfig:
     """Settings of one counterfactual training.
 
     Args:
+        recipe: "bank", ours, or "paper", Eq. 12 alone; see ``recipes``, and ``PAPER`` for the
+            other numbers of the latter.
         rounds: of searching and training. images: fresh styles that each round searches from.
-        search: settings of the multi-attribute search; the random edits go as far.
-        steps: training steps a round. drawn: images of the bank a step, two views of each.
+        search: settings of the multi-attribute search; a bank's random edits go as far.
+        steps: training steps a round. drawn: searched images a step: two views of each of a bank's.
         renders: of the regular training set a step.
-        share: of the cross-entropy, that the bank gives; the rest is the training set.
+        share: of the cross-entropy, that they give; the rest is the training set.
         constancy: weight of the variance of the logit over an image's two views.
-        lr: of Adam; it falls as a half cosine over all rounds, to a fiftieth.
+        lr: of Adam; ours falls as a half cosine over all rounds, to a fiftieth.
         augmentation: its strength on all images, as in the regular training.
         average: what the running average of the weights keeps of itself at a step.
     """
 
+    recipe: str = "bank"
     rounds: int = 8
     images: int = 1000
     search: SearchSettings = SEARCH
@@ -94,6 +89,11 @@ class CounterfactualConfig:
     average: float = 0.98
 
     def __post_init__(self):
+        if self.recipe not in RECIPES:
+            raise InputError(f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe!r}.")
+        added = [n for n in ("constancy", "augmentation", "average") if getattr(self, n)]
+        if self.recipe == "paper" and added:
+            raise InputError(f"The paper's recipe has no {', '.join(added)}: set each to 0.")
         for name in ("rounds", "images", "steps", "drawn", "renders"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}.")
@@ -101,6 +101,24 @@ class CounterfactualConfig:
             raise InputError(f"share must lie between 0 and 1, got {self.share}.")
         if not self.constancy >= 0:
             raise InputError(f"constancy must be 0 or more, got {self.constancy}.")
+
+
+# The paper's Adam and batch of 128, half of it counterfactuals; its search is Eq. 10's, the very
+# one that the target is tried with later. How often and from how many images, it does not say.
+PAPER = CounterfactualConfig(
+    recipe="paper",
+    rounds=40,
+    images=64,
+    search=SearchSettings(steps=10, epsilon=1.0, starts=(0.0,)),
+    steps=10,
+    drawn=64,
+    renders=64,
+    share=0.5,
+    lr=1e-3,
+    constancy=0.0,
+    augmentation=0.0,
+    average=0.0,
+)
 
 
 def train_counterfactually(
@@ -151,7 +169,8 @@ def train_counterfactually(
     modules = {"learning": learning.module, "robust": robust.module}
     trainer = Trainer(name, modules, {"adam": adam}, directory, about, seed=seed)
     bank = Bank(directory, [about, seed])
-    total, device = config.rounds * config.steps, target.mean.device
+    recipe, device = RECIPES[config.recipe], target.mean.device
+    total = config.rounds * config.steps
 
     def search(number: int) -> Round:
         own = FRESH + 1000 * seed + number
@@ -159,21 +178,18 @@ def train_counterfactually(
         found = multi_search(
             generator, robust, encoder, directions, styles, config.search, consistency
         )
-        corners = random_weights(directions.attributes, 1.0, len(styles), own).sign()
-        weights = torch.stack([found.w, config.search.epsilon * corners])
-        edits = weights @ directions.delta_s.cpu()
-        views, regular = _views(generator, target, styles, edits.to(styles))
+        views, regular = recipe.views(generator, target, found, own)
         return Round(number, views, found.p_original, found.p, regular, held.right(robust))
 
     def step(i: int) -> dict[str, float]:
         bank.upto(i // config.steps, search)
-        set_learning_rate(adam, config.lr * cosine(i, total, warmup=20, final=0.02))
+        set_learning_rate(adam, config.lr * recipe.rate(i, total))
         source = torch.Generator().manual_seed(step_seed(seed, i))
         known = torch.randint(len(renders), (config.renders,), generator=source)
-        views, regular = (t.to(device) for t in bank.draw(config.drawn, source))
-        views, label = _hardest(learning, views / 255, regular)
+        views, label = recipe.draw(bank, config.drawn, source, learning)
         images = torch.cat([renders.images[known].to(device) / 255, views.flatten(0, 1)])
-        images = augment(images, source, config.augmentation)
+        if config.augmentation:
+            images = augment(images, source, config.augmentation)
         with fast_autocast(device):
             logit = learning.logit(images.contiguous(memory_format=torch.channels_last)).float()
         shown, found = logit[: len(known)], logit[len(known) :].unflatten(0, views.shape[:2])
@@ -182,8 +198,9 @@ def train_counterfactually(
         terms = {
             "renders": (1 - config.share) * cross_entropy(shown, truth),
             "counterfactuals": config.share * cross_entropy(found, label),  # Eq. 12
-            "constancy": config.constancy * found.var(1, correction=0).mean(),
         }
+        if config.constancy:
+            terms["constancy"] = config.constancy * found.var(1, correction=0).mean()
         trainer.descend(adam, terms)
         update_average(robust.module, learning.module, config.average, i)
         return {key: term.item() for key, term in terms.items()}
@@ -192,29 +209,6 @@ def train_counterfactually(
         return None
     bank.upto(config.rounds, search)  # against the finished target: for the curve alone
     return CounterfactualTraining(robust, tuple(bank.rounds))
-
-
-@torch.no_grad()
-def _views(generator, target: Target, styles: Tensor, edits: Tensor) -> tuple[Tensor, Tensor]:
-    """Styles (B, c_S) unedited, and moved by each of K edits (K, B, c_S) and by its mirror: images
-    (B, 1 + 2K, 3, H, W), uint8, and the mean logit of a target (B,), both on the CPU."""
-    moves = torch.cat([torch.zeros_like(edits[:1]), torch.stack([edits, -edits], 1).flatten(0, 1)])
-    views, logits = [], []
-    for part in (styles + moves).transpose(0, 1).split(BATCH // 4):
-        images = generator.synthesize(part.flatten(0, 1))
-        logits.append(target.logit(images).unflatten(0, part.shape[:2]).mean(1).cpu())
-        views.append(to_bytes(images).unflatten(0, part.shape[:2]))
-    return torch.cat(views), torch.cat(logits)
-
-
-@torch.no_grad()
-def _hardest(target: Target, views: Tensor, regular: Tensor) -> tuple[Tensor, Tensor]:
-    """The two views (B, 2, 3, H, W) with the largest and the smallest logit, of (B, V, 3, H, W),
-    and the label of both (B, 2)."""
-    logit = target.logit(views.flatten(0, 1)).unflatten(0, views.shape[:2])
-    picked = torch.stack([logit.argmax(1), logit.argmin(1)], 1)
-    said = torch.where(regular.abs() > SURE, regular, logit.mean(1)) >= 0
-    return views[torch.arange(len(views))[:, None], picked], said.float()[:, None].repeat(1, 2)
 
 
 def _check(target: Target, generator, directions: Directions) -> None:
