@@ -103,8 +103,8 @@ class CounterfactualConfig:
             raise InputError(f"constancy must be 0 or more, got {self.constancy}.")
 
 
-# The paper's Adam and batch of 128, half of it counterfactuals; its search is that of Eq. 10, in the
-# bound that the target is tried with later. How many rounds, images and steps, it does not say.
+# The paper's Adam and batch of 128, half of it counterfactuals; its search is that of Eq. 10, in
+# the bound that the target is tried with later. How many rounds, images and steps, it does not say.
 PAPER = CounterfactualConfig(
     recipe="paper",
     rounds=40,
