@@ -8,6 +8,7 @@ from torch import Tensor
 
 from visiondx.core.errors import InputError
 from visiondx.llm2loss.data import LossData
+from visiondx.models.preprocess import Preprocess
 
 WORDS = ("red", "green", "blue")
 CONTEXT = 6  # words that the encoder reads
@@ -19,7 +20,7 @@ class ColourEncoder:
     ``seen`` counts the images that were encoded.
     """
 
-    image_size = 8
+    preprocess = Preprocess((8, 8))
 
     def __init__(self, version: str = "first") -> None:
         self.mean = torch.zeros(1, 3, 1, 1)

@@ -1,15 +1,21 @@
 import copy
 import json
+from dataclasses import asdict
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.model import get_model_preprocess_cfg, set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from standins import ToyWorld
 from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
+from visiondx.models.preprocess import Preprocess
 from visiondx_worlds.models.tiny_encoder import new_encoder, save_encoder
 from visiondx_worlds.training.encoder import train_tokenizer
 
@@ -76,8 +82,10 @@ def test_training_mode_of_a_parent_changes_nothing(encoder: Encoder, images: tor
 
 def test_other_sizes_are_resized_and_cropped(encoder: Encoder) -> None:
     square = WORLD.render(WORLD.sample(2, 3), size=128)
-    wide = F.pad(square, (10, 10), value=1.0)
-    torch.testing.assert_close(encoder.prepare(wide), encoder.prepare(square))
+    wide = F.pad(square, (32, 32, 0, 0), mode="reflect")
+    inner = (slice(None), slice(None), slice(None), slice(2, -2))  # what no border reaches
+    found, expected = (encoder.prepare(images)[inner] for images in (wide, square))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     small = F.interpolate(square, (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
     torch.testing.assert_close(encoder.embed_images(square), encoder.embed_images(small))
     with pytest.raises(InputError, match=r"\(3, 64, 64\)"):
@@ -131,7 +139,8 @@ def test_fingerprint_follows_the_weights(encoder: Encoder) -> None:
 
 def test_wraps_a_local_open_clip_model(tmp_path) -> None:
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    about = {"model_cfg": SMALL, "preprocess_cfg": {"mean": mean, "std": std}}
+    preprocess = {"mean": mean, "std": std, "resize_mode": "squash", "interpolation": "bilinear"}
+    about = {"model_cfg": SMALL, "preprocess_cfg": preprocess}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(about))
     torch.manual_seed(0)
     clip = open_clip.CLIP(**SMALL)
@@ -139,8 +148,8 @@ def test_wraps_a_local_open_clip_model(tmp_path) -> None:
 
     encoder = Encoder.from_open_clip(f"local-dir:{tmp_path}")
 
-    assert encoder.image_size == 32
     assert encoder.context_length == 12
+    assert encoder.preprocess == Preprocess((32, 32), "squash", "bilinear")
     images = torch.rand(2, 3, 32, 32)
     by_hand = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     expected = clip.eval().encode_image(by_hand, normalize=True)
@@ -152,6 +161,74 @@ def test_wraps_a_local_open_clip_model(tmp_path) -> None:
     encoder.embed_texts(["hat " * 10])  # 10 words, start and end: exactly the context
     with pytest.raises(InputError, match="longer than the encoder's 12 tokens"):
         encoder.embed_texts(["a hat", "hat " * 11])
+
+
+def small(**preprocess) -> Encoder:
+    """A small CLIP whose images are preprocessed otherwise."""
+    torch.manual_seed(0)
+    clip = open_clip.CLIP(**SMALL)
+    set_model_preprocess_cfg(clip, asdict(PreprocessCfg(size=32)) | preprocess)
+    return Encoder(clip, open_clip.SimpleTokenizer(), "small")
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Pixels so far from black and white that no filter overshoots."""
+    rng = np.random.default_rng(width + height)
+    return Image.fromarray(rng.integers(64, 192, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+def test_images_are_prepared_as_open_clip_does(mode: str, interpolation: str) -> None:
+    encoder = small(resize_mode=mode, interpolation=interpolation, fill_color=90)
+    config = get_model_preprocess_cfg(encoder.clip)
+    transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
+    for width, height in ((32, 32), (100, 37), (37, 101), (20, 9), (9, 20), (33, 31), (300, 11)):
+        image = noise(width, height)
+        expected = transform(image) * encoder.std[0] + encoder.mean[0]
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        found = encoder.prepare(tensor[None] / 255)[0] * encoder.std[0] + encoder.mean[0]
+        assert found.shape == (3, 32, 32)
+        # Pillow rounds to 8 bits twice: after the rows, and after the columns
+        assert (found - expected).abs().max() < 1.3 / 255
+        picture = torch.from_numpy(np.array(encoder.preprocess.picture(image))).permute(2, 0, 1)
+        torch.testing.assert_close(picture / 255, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(6, 10), (12, 5)])
+def test_what_is_not_square_too(size: tuple[int, int]) -> None:
+    for mode in ("shortest", "squash", "longest"):
+        for interpolation in ("bicubic", "bilinear"):
+            plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+            config = PreprocessCfg(size, **plain, resize_mode=mode, interpolation=interpolation)
+            image, geometry = noise(23, 17), Preprocess.of(asdict(config))
+            expected = image_transform_v2(config, is_train=False)(image)
+            tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+            assert (geometry.tensor(tensor / 255)[0] - expected).abs().max() < 1.3 / 255
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+def test_preparing_has_a_gradient(mode: str) -> None:
+    geometry = Preprocess((6, 6), mode)
+    images = 0.4 + 0.2 * torch.rand(1, 3, 9, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(geometry.tensor, images.double().requires_grad_())
+
+
+def test_fingerprints_follow_the_preprocessing() -> None:
+    usual = small()
+    assert small(size=(32, 32), fill_color=0).fingerprint == usual.fingerprint
+    for other in (
+        {"resize_mode": "squash"},
+        {"interpolation": "bilinear"},
+        {"mean": (0.5, 0.5, 0.5)},
+    ):
+        encoder = small(**other)
+        assert encoder.fingerprint != usual.fingerprint
+        assert encoder.image_fingerprint != usual.image_fingerprint
+    with pytest.raises(InputError, match="No resize mode 'crop': choose from shortest, longest"):
+        small(resize_mode="crop")
+    with pytest.raises(InputError, match="No interpolation 'nearest'"):
+        small(interpolation="nearest")
 
 
 def test_unknown_names_say_what_to_do(tmp_path) -> None:

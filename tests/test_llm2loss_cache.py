@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
 from llm2loss_standins import ColourEncoder, coloured
 from visiondx.core.errors import InputError
 from visiondx.llm2loss.cache import Embedded, embed
 from visiondx.llm2loss.images import pixels
+from visiondx.models.preprocess import Preprocess
 
 
 @pytest.fixture
@@ -67,9 +69,9 @@ def test_a_folder_is_searched_and_sorted(encoder, folder):
 
 
 def test_files_are_cut_to_a_centre_square():
-    array = np.zeros((8, 24, 3), np.uint8)
-    array[:, 8:16] = 255
-    cut = pixels(Image.fromarray(array), 4)
+    array = np.zeros((8, 48, 3), np.uint8)
+    array[:, 8:40] = 255
+    cut = pixels(Image.fromarray(array), Preprocess((4, 4)))
     assert cut.shape == (3, 4, 4)
     assert cut.min() == 1
 
@@ -110,9 +112,20 @@ def test_a_damaged_file_of_the_cache_is_made_again(encoder, tmp_path):
     first, second = sorted(tmp_path.glob("*.safetensors"))
     first.write_bytes(first.read_bytes()[:40])
     second.write_bytes(b"")
-    again = embed(images, encoder, tmp_path, batch=3)
+    with pytest.warns(UserWarning, match="is damaged .*: it is made again"):
+        again = embed(images, encoder, tmp_path, batch=3)
     torch.testing.assert_close(again.embeddings, whole.embeddings, rtol=0, atol=0)
     assert encoder.seen == 12
+    save_file({"embeddings": torch.ones(3, 4)}, first)  # whole, but not what was written
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = embed(images, encoder, tmp_path, batch=3)
+    torch.testing.assert_close(again.embeddings, whole.embeddings, rtol=0, atol=0)
+    again.save(tmp_path)
+    path = tmp_path / "embeddings.safetensors"
+    for damage in (b"", path.read_bytes()[:-1], first.read_bytes()):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match=r"embeddings.safetensors is damaged .*embed the"):
+            Embedded.load(tmp_path)
 
 
 def test_two_runs_may_share_a_folder(tmp_path):
@@ -193,6 +206,14 @@ def test_saved_embeddings_come_back(encoder, folder, tmp_path):
         ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], "several sizes"),
         ([5], "int"),
         (5, "cannot be taken from a int"),
+        (255 * coloured(3), r"from [\d.]+ to 2\d\d: divide them by 255, or give uint8"),
+        (2 * coloured(3) - 1, r"from -0.\d+ to 0.\d+: give \(x \+ 1\) / 2"),
+        ((coloured(3) - 0.45) / 0.22, "undo their normalisation"),
+        (coloured(3).long() + 200, "to 200: divide them by 255"),
+        (coloured(3).log() * torch.nan, "hold NaN"),
+        (iter([coloured(2), 255 * coloured(2)]), "divide them by 255"),
+        (Items(255 * coloured(3)), "Item 0: .*divide them by 255"),
+        ([coloured(1)[0], coloured(1)[0] * torch.nan], "Item 1: .*NaN"),
     ],
 )
 def test_bad_sources(encoder, source, said):

@@ -13,13 +13,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write
+from visiondx.core.files import atomic_write, read_kept, reading
 from visiondx.llm2loss.images import Batch, Source, batches
 from visiondx.models.encoder import Encoder
 
@@ -71,20 +71,21 @@ class Embedded:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: nothing there, or embeddings of another encoder than the one given.
+            InputError: nothing there, a damaged file, or embeddings of another encoder than the
+                one given.
         """
         path = Path(folder) / "embeddings.safetensors"
         if not path.is_file():
             raise InputError(f"No embeddings in {folder}: write them with Embedded.save.")
-        with safe_open(path, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in file.metadata().items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        with reading(path, "embed the images again"):
+            with safe_open(path, framework="pt") as file:
+                about = {key: json.loads(value) for key, value in file.metadata().items()}
+                embeddings, rows = (file.get_tensor(name) for name in ("embeddings", "rows"))
+            bad = tuple((name, why) for name, why in about["unreadable"])
+            found = cls(embeddings, tuple(about["names"]), rows, bad, about["encoder"])
         if encoder is not None:
-            _check_encoder(path.parent, about["encoder"], encoder.fingerprint)
-        bad = tuple((name, why) for name, why in about["unreadable"])
-        return cls(
-            tensors["embeddings"], tuple(about["names"]), tensors["rows"], bad, about["encoder"]
-        )
+            _check_encoder(path.parent, found.encoder, encoder.fingerprint)
+        return found
 
 
 @torch.no_grad()
@@ -101,14 +102,15 @@ def embed(
     Args:
         source: a folder, searched for image files; a sequence of paths; a data set whose items are
             images (PIL, or tensors (3, H, W)) or tuples that begin with one; a tensor
-            (N, 3, H, W), uint8 or in [0, 1]; or an iterator of such batches.
+            (N, 3, H, W), uint8 or in [0, 1]; or an iterator of such batches. Files and PIL images
+            are read as a viewer shows them: upright, over white where they are transparent.
         folder: where batches are kept; None keeps none.
         batch: images that are embedded together; an iterator's batches stay as they are.
         skip_unreadable: leave out what cannot be read, listed in ``Embedded.unreadable``.
 
     Raises:
-        InputError: nothing to embed; a folder with embeddings of another encoder; or, once all
-            else is embedded and kept, images that cannot be read.
+        InputError: nothing to embed; values beyond [0, 1]; a folder with embeddings of another
+            encoder; or, once all else is embedded and kept, images that cannot be read.
     """
     if batch < 1:
         raise InputError(f"batch must be 1 or more, got {batch}.")
@@ -117,7 +119,7 @@ def embed(
     if folder is not None:
         for path in folder.glob(f"{'?' * SHORT}-*.safetensors"):
             _check_encoder(folder, path.name[:SHORT], fingerprint[:SHORT])
-    parts, number = batches(source, batch, encoder.image_size)
+    parts, number = batches(source, batch, encoder.preprocess)
     embeddings, names, rows, unreadable, first = [], [], [], [], 0
     for part in tqdm(parts, total=number, desc="embeddings", unit="batch"):
         values, why = _kept(part, encoder, fingerprint, folder)
@@ -148,7 +150,7 @@ def _kept(
     path = None
     if folder is not None:
         path = folder / f"{fingerprint[:SHORT]}-{part.content.hex()[: 2 * SHORT]}.safetensors"
-        found = _read(path)
+        found = read_kept(path, _read)
         if found is not None:
             return found
     images, why = part.load()
@@ -160,14 +162,11 @@ def _kept(
     return values, why
 
 
-def _read(path: Path) -> tuple[Tensor, dict[int, str]] | None:
-    """What ``_kept`` wrote; None where there is nothing, or a damaged file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            why = json.loads(file.metadata()["unreadable"])
-            return file.get_tensor("embeddings"), {int(i): text for i, text in why.items()}
-    except (FileNotFoundError, SafetensorError):
-        return None
+def _read(path: Path) -> tuple[Tensor, dict[int, str]]:
+    """What ``_kept`` wrote."""
+    with safe_open(path, framework="pt") as file:
+        why = json.loads(file.metadata()["unreadable"])
+        return file.get_tensor("embeddings"), {int(i): text for i, text in why.items()}
 
 
 def _check_encoder(folder: Path, found: str, wanted: str) -> None:

@@ -6,6 +6,8 @@ is in a cache already is neither decoded nor encoded again.
 
 import hashlib
 import io
+import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +15,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from visiondx.core.errors import InputError
+from visiondx.core.files import first_line
+from visiondx.models.preprocess import Preprocess
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 THREADS = 4  # that read and decode files
+READING = 2  # how images are read; a change makes embeddings that were kept before another's
+ROUNDING = 1e-3  # by which values may leave [0, 1]
+TURNS = {  # that undo an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Source = str | Path | Sequence[str | Path] | Dataset | Tensor | Iterable
 
@@ -35,48 +50,54 @@ class Batch:
     load: Callable[[], tuple[Tensor, dict[int, str]]]
 
 
-def batches(source: Source, size: int, side: int) -> tuple[Iterator[Batch], int | None]:
+def batches(
+    source: Source, size: int, preprocess: Preprocess
+) -> tuple[Iterator[Batch], int | None]:
     """The batches of a source, in its order, and their number where that is known.
 
     Args:
         source: see ``cache.embed``. size: items of a batch; an iterator's batches stay as they are.
-        side: files and items are cut to a centre square of this many pixels, bicubic.
+        preprocess: how files and PIL images are brought to one size.
 
     Raises:
-        InputError: nothing to embed, a folder or file that does not exist, or another kind of
-            source.
+        InputError: nothing to embed, a folder or file that does not exist, values beyond [0, 1], or
+            another kind of source.
     """
     if isinstance(source, str | Path):
         source = files(source)
     if isinstance(source, Tensor):
         if source.ndim != 4 or source.shape[1] != 3 or not len(source):
             raise InputError(f"Images must be (N, 3, H, W) with N >= 1, got {tuple(source.shape)}.")
+        check_range(source)
         parts = range(0, len(source), size)
-        return (_of_tensor(source[i : i + size], i) for i in parts), len(parts)
+        return (_of_tensor(source[i : i + size], i, preprocess) for i in parts), len(parts)
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         if not isinstance(source, Iterable):
             raise InputError(
                 f"Images cannot be taken from a {type(source).__name__}: give a folder, paths, a "
                 "data set, a tensor or an iterator of batches."
             )
-        return _of_iterator(source), None
+        return _of_iterator(source, preprocess), None
     if not len(source):
         raise InputError("There is no image to embed: the sequence is empty.")
     parts = [range(i, min(i + size, len(source))) for i in range(0, len(source), size)]
     if not isinstance(source, Dataset) and all(isinstance(path, str | Path) for path in source):
         paths = [Path(path) for path in source]
-        absent = [str(path) for path in paths if not path.is_file()]
+        absent = [str(path) for path in paths if not os.path.lexists(path)]
         if absent:
             raise InputError(
                 f"{len(absent)} of {len(paths)} images do not exist, such as {absent[0]}: "
                 "check the paths."
             )
-        return (_of_files([paths[i] for i in part], side) for part in parts), len(parts)
-    return (_of_items(source, part, side) for part in parts), len(parts)
+        return (_of_files([paths[i] for i in part], preprocess) for part in parts), len(parts)
+    return (_of_items(source, part, preprocess) for part in parts), len(parts)
 
 
 def files(folder: str | Path) -> list[Path]:
     """The image files under a folder, sorted by path; hidden ones are left out.
+
+    A file without a suffix is one if it begins as an image does. A link to nothing stays in the
+    list: it stands for an image that cannot be read.
 
     Raises:
         InputError: no such folder, or no image in it.
@@ -87,35 +108,108 @@ def files(folder: str | Path) -> list[Path]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
+        if (path.suffix.lower() in SUFFIXES or not path.suffix)
         and not any(part[0] == "." for part in path.relative_to(folder).parts)
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
+        and (path.suffix or _begins_as_image(path))
     )
     if not found:
-        raise InputError(f"No image in {folder}: files must end in {', '.join(sorted(SUFFIXES))}.")
+        raise InputError(
+            f"No image in {folder}: files must end in {', '.join(sorted(SUFFIXES))}, or have no "
+            "suffix and be images."
+        )
     return found
 
 
-def pixels(image: object, side: int | None = None) -> Tensor:
-    """An image (3, H, W) in [0, 1], cut to a centre square of ``side`` pixels if that is given.
+def _begins_as_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # a decoder that does not know it
+        return False
+
+
+def pixels(image: object, preprocess: Preprocess | None = None) -> Tensor:
+    """An image (3, H, W) in [0, 1].
 
     Args:
         image: a PIL image; or a tensor (3, H, W), uint8 or floating-point in [0, 1], left as it is.
+        preprocess: brings a PIL image to its size; None: it keeps its own.
 
     Raises:
-        InputError: something else.
+        InputError: something else, or values beyond [0, 1].
     """
     if isinstance(image, Image.Image):
-        image = image.convert("RGB")
-        if side is not None:
-            short = min(image.size)
-            left, top = ((edge - short) // 2 for edge in image.size)
-            image = image.crop((left, top, left + short, top + short))
-            image = image.resize((side, side), Image.Resampling.BICUBIC)
+        image = rgb(image)
+        if preprocess is not None:
+            image = preprocess.picture(image)
         image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
         shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError(f"An image must be a PIL image or a tensor (3, H, W), got {shape}.")
+    check_range(image)
     return image / 255 if image.dtype == torch.uint8 else image.float()
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """A PIL image as a viewer shows it, in 8-bit RGB: upright, and over white where transparent.
+
+    16 bits are scaled to 8; Pillow's own conversion clips them.
+
+    Raises:
+        InputError: whole numbers of 32 bits, whose white is not known, or floating-point values
+            that are not in [0, 1].
+    """
+    image.load()  # which turns a TIFF already
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # damaged metadata of a good image
+        turn = None
+    if image.mode[0] in "IF":
+        image = _eight_bits(image)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, or floating-point in [0, 1], as 8 bits."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        if not (values.min() >= 0 and values.max() <= 1):  # nor NaN
+            raise InputError(
+                f"A floating-point image goes from {values.min():g} to {values.max():g}: save it "
+                "in [0, 1], or with 8 bits."
+            )
+        return Image.fromarray((255 * values).round().astype(np.uint8))
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # those read 16 bits as 32
+        raise InputError(
+            "An image of 32-bit whole numbers has no known white: save it with 8 or 16 bits."
+        )
+    if "transparency" in image.info:  # the one grey that is
+        values = np.where(values == image.info["transparency"], 65535, values)
+    return Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+def check_range(images: Tensor) -> None:
+    """Raises InputError unless the values are bytes, or lie in [0, 1] to within rounding."""
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    low, high = (float(value) for value in images.detach().float().aminmax())
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return
+    if math.isnan(low) or math.isnan(high):
+        raise InputError("Images hold NaN: values must lie in [0, 1]; repair or leave them out.")
+    if low >= 0 and high > 2:
+        fix = "divide them by 255, or give uint8"
+    elif low >= -1 - ROUNDING and high <= 1 + ROUNDING:
+        fix = "give (x + 1) / 2"
+    else:
+        fix = "undo their normalisation, x * std + mean"
+    raise InputError(f"Images must lie in [0, 1], these go from {low:.3g} to {high:.3g}: {fix}.")
 
 
 def _first(item: object) -> object:
@@ -131,9 +225,9 @@ def _hash(*parts: bytes) -> bytes:
     return found.digest()
 
 
-def _of_tensor(images: Tensor, first: int) -> Batch:
+def _of_tensor(images: Tensor, first: int, preprocess: Preprocess) -> Batch:
     content = _hash(
-        f"{images.dtype}{tuple(images.shape)}".encode(),
+        f"{_key(preprocess)}{images.dtype}{tuple(images.shape)}".encode(),
         images.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(),
     )
     names = tuple(str(first + i) for i in range(len(images)))
@@ -141,51 +235,66 @@ def _of_tensor(images: Tensor, first: int) -> Batch:
     return Batch(names, content, lambda: (floats(), {}))
 
 
-def _of_iterator(source: Iterable) -> Iterator[Batch]:
+def _of_iterator(source: Iterable, preprocess: Preprocess) -> Iterator[Batch]:
     first = 0
     for item in source:
         images = _first(item)
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
             shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise InputError(f"An iterator must give batches (B, 3, H, W) of images, not {shape}.")
-        yield _of_tensor(images, first)
+        check_range(images)
+        yield _of_tensor(images, first, preprocess)
         first += len(images)
 
 
-def _of_files(paths: list[Path], side: int) -> Batch:
-    def decode(data: bytes) -> Tensor | str:
+def _of_files(paths: list[Path], preprocess: Preprocess) -> Batch:
+    def fetch(path: Path) -> bytes | str:
+        try:
+            return path.read_bytes()
+        except OSError as error:  # a link to nothing, a folder, no permission, a failing disk
+            return error.strerror or first_line(error)
+
+    def decode(data: bytes | str) -> Tensor | str:
+        if isinstance(data, str):
+            return data
         try:
             with Image.open(io.BytesIO(data)) as image:
-                return pixels(image, side)
+                return pixels(image, preprocess)
         except Exception as error:  # a damaged file makes decoders raise many kinds
-            return str(error).splitlines()[0] if str(error) else type(error).__name__
+            return first_line(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        read = list(pool.map(Path.read_bytes, paths))
+        read = list(pool.map(fetch, paths))
 
     def load() -> tuple[Tensor, dict[int, str]]:
         with ThreadPoolExecutor(THREADS) as pool:
-            return _stack(list(pool.map(decode, read)), side)
+            return _stack(list(pool.map(decode, read)), preprocess)
 
-    return Batch(tuple(map(str, paths)), _hash(f"{side}".encode(), *read), load)
+    parts = [b"-" + data.encode() if isinstance(data, str) else b"+" + data for data in read]
+    return Batch(tuple(map(str, paths)), _hash(_key(preprocess).encode(), *parts), load)
 
 
-def _of_items(source: Sequence, part: range, side: int) -> Batch:
+def _of_items(source: Sequence, part: range, preprocess: Preprocess) -> Batch:
     def item(i: int) -> Tensor | str:
         try:
-            return pixels(_first(source[i]), side)
-        except InputError:
-            raise
+            return pixels(_first(source[i]), preprocess)
+        except InputError as error:
+            raise InputError(f"Item {i}: {error}") from error
         except Exception as error:  # whatever a data set raises where it cannot read
-            return str(error).splitlines()[0] if str(error) else type(error).__name__
+            return first_line(error)
 
     read = [item(i) for i in part]
     parts = [t.encode() if isinstance(t, str) else t.numpy().tobytes() for t in read]
-    content = _hash(f"{side}".encode(), *parts)
-    return Batch(tuple(map(str, part)), content, lambda: _stack(read, side))
+    content = _hash(_key(preprocess).encode(), *parts)
+    return Batch(tuple(map(str, part)), content, lambda: _stack(read, preprocess))
 
 
-def _stack(read: list[Tensor | str], side: int) -> tuple[Tensor, dict[int, str]]:
+def _key(preprocess: Preprocess) -> str:
+    """What the content of a batch depends on besides its items."""
+    return f"{READING}{preprocess}"
+
+
+def _stack(read: list[Tensor | str], preprocess: Preprocess) -> tuple[Tensor, dict[int, str]]:
     images = [image for image in read if isinstance(image, Tensor)]
     if len({image.shape for image in images}) > 1:
         raise InputError(
@@ -193,4 +302,4 @@ def _stack(read: list[Tensor | str], side: int) -> tuple[Tensor, dict[int, str]]
             "size, or resize them."
         )
     why = {i: text for i, text in enumerate(read) if isinstance(text, str)}
-    return torch.stack(images) if images else torch.empty(0, 3, side, side), why
+    return torch.stack(images) if images else torch.empty(0, 3, *preprocess.size), why

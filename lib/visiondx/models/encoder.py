@@ -4,7 +4,9 @@ open_clip takes seconds to import, so only making an encoder imports it.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 
 from visiondx.core.errors import InputError
 from visiondx.models import registry
+from visiondx.models.preprocess import Preprocess
 
 
 class Encoder(nn.Module):
@@ -21,7 +24,7 @@ class Encoder(nn.Module):
     whatever module it is put into (its batch statistics must not follow the searched images).
 
     Args:
-        clip: an open_clip model; its image size, mean and standard deviation are used.
+        clip: an open_clip model; its own preprocessing of images is used.
         tokenize: texts -> LongTensor (N, context_length), like an open_clip tokenizer; one with the
             attribute ``never_cuts`` refuses a text that is too long by itself.
         tokenizer_name: enters the fingerprint: the same weights read other tokens differently.
@@ -31,17 +34,18 @@ class Encoder(nn.Module):
         self, clip: nn.Module, tokenize: Callable[[list[str]], Tensor], tokenizer_name: str
     ) -> None:
         from open_clip.model import get_model_preprocess_cfg
+        from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
         super().__init__()
         self.clip = clip.requires_grad_(False)
         self.tokenize = tokenize
         self.tokenizer_name = tokenizer_name
-        preprocess = get_model_preprocess_cfg(clip)
-        size = preprocess["size"]
-        self.image_size = size if isinstance(size, int) else size[0]
+        config = merge_preprocess_dict(PreprocessCfg(), get_model_preprocess_cfg(clip))
+        self.preprocess = Preprocess.of(config)
+        self._unusual = _unusual(config, clip)
         device = next(clip.parameters()).device
         for name in ("mean", "std"):
-            value = torch.tensor(preprocess[name], device=device).view(1, 3, 1, 1)
+            value = torch.tensor(config[name], device=device).expand(3).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
         self.eval()
 
@@ -104,16 +108,18 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights and the tokenizer: names caches of what the encoder computed."""
+        """sha256 of the weights, the tokenizer and what is unusual in how images are preprocessed:
+        names caches of what the encoder computed.
+        """
         return self._digest(self.tokenizer_name, "")
 
     @property
     def image_fingerprint(self) -> str:
-        """sha256 of the image tower alone: names what no text entered."""
+        """sha256 of the image tower and its preprocessing: names what no text entered."""
         return self._digest("", "visual.")
 
     def _digest(self, start: str, prefix: str) -> str:
-        digest = hashlib.sha256(start.encode())
+        digest = hashlib.sha256(f"{start}{self._unusual}".encode())
         for key, value in sorted(self.clip.state_dict().items()):
             if key.startswith(prefix):
                 digest.update(key.encode())
@@ -121,22 +127,14 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def prepare(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> normalised (B, 3, S, S): centre square, bicubic, antialiased.
-
-        Differentiable; bicubic overshoot is clamped, as in 8-bit preprocessing.
+        """(B, 3, H, W) in [0, 1] -> normalised (B, 3, S, S), as the model's own preprocessing does
+        it: see ``Preprocess``. Differentiable.
         """
         if images.dim() != 4 or images.shape[1] != 3:
             raise InputError(
                 f"Images of shape {tuple(images.shape)} were given; the encoder takes (B, 3, H, W)."
             )
-        height, width = images.shape[2:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        images = images[:, :, top : top + side, left : left + side]
-        if side != self.image_size:
-            size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-        return (images - self.mean) / self.std
+        return (self.preprocess.tensor(images) - self.mean) / self.std
 
     def embed_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) of unit norm, differentiable in the images."""
@@ -172,3 +170,17 @@ class Encoder(nn.Module):
                     "tokens; shorten it."
                 )
         return shorter
+
+
+def _unusual(config: dict, clip: nn.Module) -> str:
+    """What departs from open_clip's default preprocessing at the tower's size, "" if nothing."""
+    from open_clip.transform import PreprocessCfg
+    from open_clip.utils import to_2tuple
+
+    default = PreprocessCfg(getattr(getattr(clip, "visual", clip), "image_size", None))
+    found, usual = (
+        json.loads(json.dumps({**part, "size": to_2tuple(part["size"])}))  # tuples become lists
+        for part in (config, asdict(default))
+    )
+    departs = {key: value for key, value in sorted(found.items()) if value != usual[key]}
+    return json.dumps(departs) if departs else ""
