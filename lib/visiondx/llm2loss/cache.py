@@ -36,6 +36,7 @@ class Embedded:
     rows: Tensor  # (N,) int64, which items of the source these are
     unreadable: tuple[tuple[str, str], ...]  # name and reason
     encoder: str  # its fingerprint
+    folder: str | None = None  # whose files these are, sorted by path; else the source's own order
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -60,6 +61,7 @@ class Embedded:
     def save(self, folder: str | Path) -> None:
         """Write embeddings.safetensors and embeddings.csv."""
         about = {"encoder": self.encoder, "names": self.names, "unreadable": self.unreadable}
+        about["folder"] = self.folder
         tensors = {"embeddings": self.embeddings.contiguous(), "rows": self.rows}
         with atomic_write(Path(folder) / "embeddings.safetensors") as path:
             save_file(tensors, path, {key: json.dumps(value) for key, value in about.items()})
@@ -81,8 +83,8 @@ class Embedded:
             with safe_open(path, framework="pt") as file:
                 about = {key: json.loads(value) for key, value in file.metadata().items()}
                 embeddings, rows = (file.get_tensor(name) for name in ("embeddings", "rows"))
-            bad = tuple((name, why) for name, why in about["unreadable"])
-            found = cls(embeddings, tuple(about["names"]), rows, bad, about["encoder"])
+            names, bad = tuple(about["names"]), tuple(map(tuple, about["unreadable"]))
+            found = cls(embeddings, names, rows, bad, about["encoder"], about.get("folder"))
         if encoder is not None:
             _check_encoder(path.parent, found.encoder, encoder.fingerprint)
         return found
@@ -138,9 +140,9 @@ def embed(
         )
     if not first:
         raise InputError("There is no image to embed: the iterator gave no batch.")
-    return Embedded(
-        torch.cat(embeddings), tuple(names), torch.tensor(rows), tuple(unreadable), fingerprint
-    )
+    home = str(source) if isinstance(source, str | Path) else None
+    values, rows = torch.cat(embeddings), torch.tensor(rows)
+    return Embedded(values, tuple(names), rows, tuple(unreadable), fingerprint, home)
 
 
 def _kept(

@@ -13,15 +13,21 @@ def check_choice(name: str, given: str, choices: Sequence[str]) -> None:
 
 
 def checked(encoder: Encoder | None, wanted: str | None) -> str | None:
-    """The fingerprint of the encoder, or the wanted one where there is no encoder.
+    """The fingerprint that is wanted, of the encoder too if there is one.
 
     Raises:
-        InputError: the encoder is not the one that is wanted.
+        InputError: the encoder is not the one that is wanted, or nobody knows whose the embeddings
+            are: another encoder's may well be as wide.
     """
     if encoder is None:
         return wanted
     found = encoder.fingerprint
-    if wanted is not None and found != wanted:
+    if wanted is None:
+        raise InputError(
+            "Nobody says which encoder made the embeddings: name it where they are read, such as "
+            "read_arrays(embeddings, losses, encoder), or ask without an encoder."
+        )
+    if found != wanted:
         raise InputError(
             f"The embeddings are those of another encoder ({wanted[:12]}) than the one given "
             f"({found[:12]}): ask with the encoder that made them."

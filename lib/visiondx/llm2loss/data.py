@@ -5,7 +5,7 @@ image files, or from any model and a loss function.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write
-from visiondx.llm2loss.cache import embed
+from visiondx.core.files import atomic_write, reading
+from visiondx.llm2loss.cache import Embedded, embed
+from visiondx.llm2loss.tables import locate, match, read_columns, read_numbers
 from visiondx.models.encoder import Encoder
 
 MINIMUM = 50  # examples: fewer leave nothing to validate on
@@ -33,8 +34,8 @@ class LossData:
     """Embeddings (N, D) and losses (N,), float32 on the CPU; a larger loss is worse.
 
     Raises:
-        InputError: lengths that differ, a value that is NaN or infinite (rows are named), fewer
-            than 50 examples, or losses that are all equal.
+        InputError: what are no tensors, lengths that differ, a value that is NaN or infinite (rows
+            are named), fewer than 50 examples, or losses that are all equal.
     """
 
     embeddings: Tensor
@@ -44,6 +45,11 @@ class LossData:
 
     def __post_init__(self) -> None:
         x, losses = self.embeddings, self.losses
+        if not isinstance(x, Tensor) or not isinstance(losses, Tensor):
+            raise InputError(
+                "LossData needs tensors of embeddings and losses, got "
+                f"{type(x).__name__} and {type(losses).__name__}: read_arrays takes arrays."
+            )
         if x.ndim != 2 or losses.ndim != 1:
             raise InputError(
                 "LossData needs embeddings (N, D) and losses (N,), got "
@@ -81,6 +87,57 @@ class LossData:
         names = tuple(np.array(self.names)[rows].tolist()) if self.names else ()
         return LossData(self.embeddings[rows], self.losses[rows], self.encoder, names)
 
+    @classmethod
+    def of(
+        cls,
+        found: Embedded,
+        losses: Mapping[str, float] | ArrayLike,
+        names: Sequence[str] | None = None,
+    ) -> "LossData":
+        """Embedded images and their losses, which are paired by name.
+
+        Args:
+            losses: {name: loss}; or one loss a name of ``names``; or, for images that came in an
+                order of their own and not from a folder, one loss an item of their source.
+            names: paths of the images, from their folder or the ends of them, with or without the
+                suffix.
+
+        Raises:
+            InputError: losses without names for the files of a folder, a name of no image or of
+                several, an image without a loss, or what ``LossData`` refuses.
+        """
+        if isinstance(losses, Mapping):
+            names, losses = list(losses), list(losses.values())
+        losses = read_numbers(losses, "losses").flatten()
+        bad = [name for name, _ in found.unreadable]
+        if names is None:
+            if found.folder is not None:
+                some = ", ".join(Path(name).name for name in found.names[:3])
+                raise InputError(
+                    f"The files of {found.folder} are sorted by path ({some}, ...), which losses "
+                    "need not be: give a dictionary {name: loss}, or names=."
+                )
+            if len(losses) != len(found) + len(bad):
+                raise InputError(
+                    f"There are {len(found) + len(bad)} images and {len(losses)} losses: give one "
+                    "loss for each image."
+                )
+            return cls(found.embeddings, losses[found.rows], found.encoder, found.names)
+        if len(names) != len(losses):
+            raise InputError(
+                f"There are {len(names)} names and {len(losses)} losses: give one loss for each."
+            )
+        rows = match([*found.names, *bad], names, found.folder)
+        loss = {row: losses[i] for i, row in enumerate(rows)}
+        lost = [name for row, name in enumerate(found.names) if row not in loss]
+        if lost:
+            raise InputError(
+                f"{len(lost)} of {len(found)} images have no loss, such as {lost[0]}: give one "
+                "loss for each image."
+            )
+        paired = torch.stack([loss[row] for row in range(len(found))])
+        return cls(found.embeddings, paired, found.encoder, found.names)
+
     def to_frame(self) -> pd.DataFrame:
         """One row an image: its name, or number, and its loss."""
         names = list(self.names) or list(range(len(self)))
@@ -108,30 +165,36 @@ class LossData:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: nothing there.
+            InputError: nothing there, or a damaged file.
         """
         path = Path(folder) / "losses.safetensors"
         if not path.is_file():
             raise InputError(f"No losses in {folder}: write them with LossData.save.")
-        with safe_open(path, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in file.metadata().items()}
-            x, losses = (file.get_tensor(name) for name in ("embeddings", "losses"))
-        return cls(x, losses, about["encoder"], tuple(about["names"]))
+        with reading(path, "write it again with LossData.save"):
+            with safe_open(path, framework="pt") as file:
+                about = {key: json.loads(value) for key, value in file.metadata().items()}
+                x, losses = (file.get_tensor(name) for name in ("embeddings", "losses"))
+            return cls(x, losses, about["encoder"], tuple(about["names"]))
 
 
 def read_arrays(
-    embeddings: str | Path | ArrayLike, losses: str | Path | ArrayLike, encoder: str | None = None
+    embeddings: str | Path | ArrayLike,
+    losses: str | Path | ArrayLike,
+    encoder: Encoder | str | None = None,
 ) -> LossData:
     """Two arrays, or .npy files of them: (N, D) embeddings and (N,) losses.
 
     Args:
-        encoder: the fingerprint of the encoder that made them; with it, asking by another one is
-            refused.
+        encoder: the one that made them, or its fingerprint. Without it, sentences cannot be asked,
+            for their embeddings would be another encoder's.
 
     Raises:
-        InputError: a file that cannot be read, or what ``LossData`` refuses.
+        InputError: a file that cannot be read, what holds no numbers, or what ``LossData`` refuses.
     """
-    return LossData(_array(embeddings), _array(losses), encoder)
+    fingerprint = encoder.fingerprint if hasattr(encoder, "fingerprint") else encoder
+    return LossData(
+        read_numbers(embeddings, "embeddings"), read_numbers(losses, "losses"), fingerprint
+    )
 
 
 def read_table(
@@ -145,8 +208,12 @@ def read_table(
 ) -> LossData:
     """A CSV or Parquet file with a column of image paths and one of losses.
 
+    Commas, semicolons or tabs may separate the fields of a CSV; beside the latter two, decimals may
+    be written with a comma.
+
     Args:
-        path: relative image paths start at its folder. folder, skip_unreadable: see ``embed``.
+        path: relative image paths start at its folder, and may lack their suffix.
+        folder, skip_unreadable: see ``embed``.
         image, loss: names of the two columns.
 
     Raises:
@@ -154,19 +221,13 @@ def read_table(
             are named), images that do not exist or cannot be read, or what ``LossData`` refuses.
     """
     path = Path(path)
-    frame = _table(path)
-    for column in (image, loss):
-        if column not in frame:
-            raise InputError(
-                f"{path} has no column {column!r}: it has {', '.join(map(str, frame.columns))}."
-            )
-    losses = torch.tensor(pd.to_numeric(frame[loss], errors="coerce").to_numpy(np.float32))
+    names, losses = read_columns(path, image, loss)
     # before the images are embedded, which takes long; the embeddings stand in for them
     LossData(torch.zeros(len(losses), 1), losses)
-    paths = [path.parent / str(name) for name in frame[image]]
+    paths = locate(path.parent, names)
     found = embed(paths, encoder, folder, skip_unreadable=skip_unreadable)
-    names = tuple(str(frame[image].iloc[i]) for i in found.rows.tolist())
-    return LossData(found.embeddings, losses[found.rows], found.encoder, names)
+    kept = tuple(names[row] for row in found.rows.tolist())
+    return LossData(found.embeddings, losses[found.rows], found.encoder, kept)
 
 
 @torch.no_grad()
@@ -210,26 +271,3 @@ def run_model(
         if training:
             model.train()
     return LossData(found.embeddings, torch.cat(values), found.encoder)
-
-
-def _array(given: str | Path | Sequence | np.ndarray | Tensor) -> Tensor:
-    if isinstance(given, str | Path):
-        try:
-            given = np.load(given, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{given} cannot be read as a .npy file: {error}.") from error
-    return torch.as_tensor(given).detach().to("cpu", torch.float32)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path} is no table: give a .csv or .parquet file.")
-    if not path.is_file():
-        raise InputError(f"No table at {path}: check the path.")
-    try:
-        return readers[path.suffix.lower()](path)
-    except ImportError as error:
-        raise InputError(f"{path} needs a reader: pip install pyarrow, or give a .csv.") from error
-    except Exception as error:  # both readers raise many kinds
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
