@@ -122,7 +122,7 @@ def test_saved_and_loaded_through_the_zoo(encoder: Encoder, images, tmp_path, mo
     train_tokenizer([WORLD], seed=1, count=3).save()
     with pytest.raises(InputError, match="another tokenizer"):
         Encoder.load("toy")
-    with pytest.raises(InputError, match="encoder-unknown"):
+    with pytest.raises(InputError, match="No encoder 'unknown': choose from toy\\."):
         Encoder.load("unknown")
 
 

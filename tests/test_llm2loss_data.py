@@ -35,6 +35,11 @@ X, L = torch.randn(60, 4), torch.rand(60)
         (X[0], L, r"\(N, D\) and losses \(N,\), got \(4,\) and \(60,\)"),
         (X, changed(L, [7], torch.nan), r"loss is NaN or infinite in 1 of 60 rows \(7\)"),
         (X, changed(L, range(9), torch.inf), r"9 of 60 rows \(0, 1, 2, 3, 4, ...\): drop"),
+        (
+            X,
+            torch.full((60,), torch.nan),
+            "loss is NaN or infinite in all 60 rows: compute it anew",
+        ),
         (changed(X, [3], torch.nan), L, r"embedding is NaN or infinite in 1 of 60 rows \(3\)"),
         (X[:49], L[:49], "There are 49 examples: an ensemble needs 50"),
         (X, torch.ones(60), "All 60 losses are 1: there is nothing to learn"),
@@ -349,6 +354,8 @@ def test_bad_tables(table, tmp_path):
     frame.to_csv(table, index=False)
     with pytest.raises(InputError, match=r"no number in 1 of 60 rows \(5: 'high'\): .*drop"):
         read_table(table, encoder)
+    with pytest.raises(InputError, match=r"'image' .* 60 of 60 rows .* name another column"):
+        read_table(table, encoder, loss="image")
     assert encoder.seen == 0  # all of it before long work
     frame.loc[5, "loss"], frame.loc[7, "image"] = 1.0, "pictures/gone.png"
     frame.to_csv(table, index=False)
@@ -383,6 +390,41 @@ def test_a_model_and_its_loss(tmp_path):
     assert encoder.seen == 64
     with pytest.raises(InputError, match=r"loss of 20 images has shape \(\), not \(20,\)"):
         run_model(model, nn.CrossEntropyLoss(), batches, encoder)
+
+
+class Frozen(Classifier):
+    """A batch norm that stays in eval mode inside a net in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3).eval()
+
+    def forward(self, images):
+        return super().forward(self.norm(images))
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_each_part_of_a_model_keeps_its_mode(method):
+    model = Frozen()
+    asked = model.forward if method else model
+    batches = [(coloured(64), torch.zeros(64, dtype=int))]
+    loss = nn.CrossEntropyLoss(reduction="none")
+    first, second = (run_model(asked, loss, batches, ColourEncoder()).losses for _ in range(2))
+    assert torch.equal(first, second)  # its dropout slept
+    assert (model.training, model.dropout.training, model.norm.training) == (True, True, False)
+    assert model.norm.num_batches_tracked == 0
+    with pytest.raises(InputError, match="reduction='none'"):
+        run_model(asked, nn.CrossEntropyLoss(), batches, ColourEncoder())
+    assert (model.training, model.norm.training) == (True, False)
+
+
+def test_a_model_without_modes_is_run_as_it_is():
+    images = coloured(64)
+    frozen = torch.export.export(Classifier().eval(), (images,)).module()
+    answers = torch.zeros(64, dtype=int)
+    loss = nn.CrossEntropyLoss(reduction="none")
+    found = run_model(frozen, loss, [(images, answers)], ColourEncoder())
+    torch.testing.assert_close(found.losses, loss(Classifier().eval()(images), answers))
 
 
 def test_rows_and_saving(tmp_path):

@@ -291,11 +291,12 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
         "attributes": ["a face with bangs", "a smiling face"],
         "images": 8,
     }
-    how = ["--name", "y1", "--directions", "gradient", "--out", "there"]
+    how = ["--name", "y1", "--directions", "gradient", "--out", "there", "--class", "3"]
     assert cli.main(["diagnose", "--target", "young", *words, *how]) == 0
     assert calls[1][2]["target"] == "young"
     assert calls[1][2]["directions"] == "gradient"
     assert calls[1][2]["name"] == "y1"
+    assert calls[1][2]["class_index"] == 3
     assert calls[1][3] == "there"
 
 

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from visiondx.core.errors import InputError
-from visiondx.models.target import Target, check_images
+from visiondx.models.target import Target
+from visiondx.models.trial import check_images
 from visiondx.zoom.diagnose import check
 from visiondx_worlds.models.classifier import build_classifier
 from visiondx_worlds.models.embedded_targets import save_target

@@ -91,6 +91,7 @@ def test_no_threshold_takes_twenty_channels_or_says_how_many_there_are():
         ({"prompts": []}, "list of prompts"),
         ({"prompts": ["  "]}, "needs words"),
         ({"images": 1}, "at least 2 images"),
+        ({"images": 2.5}, "at least 2 images"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": 2**63}, "seed must be a whole number from 0"),
         ({"consistency": ("one",)}, "two prompts"),

@@ -149,3 +149,22 @@ def test_an_unknown_estimator_is_refused(monkeypatch):
         edit_directions(generator, encoder, WORDS, NEUTRAL, "magic")
     with pytest.raises(InputError, match=words):
         edit_relevance(generator, encoder, text_directions(encoder, WORDS, NEUTRAL), "magic")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"channels": 0}, "whole number from 1, got 0"),
+        ({"channels": 2.5}, "whole number from 1, got 2.5"),
+        ({"threshold": [0.1]}, "3 attributes need as many thresholds, got 1"),
+        ({"threshold": -0.1}, "zero or more"),
+        ({"threshold": [0.1, float("nan"), 0.1]}, "zero or more"),
+        ({"sided": "three"}, "sided must be one of"),
+    ],
+)
+@pytest.mark.parametrize("estimator", ["relevance", "gradient"])
+def test_numbers_are_refused_before_anything_is_computed(estimator, numbers, words):
+    generator, encoder = pieces()
+    with pytest.raises(InputError, match=words):
+        edit_directions(generator, encoder, WORDS, NEUTRAL, estimator, **numbers)
+    assert generator.synthesized == 0

@@ -3,9 +3,9 @@
 One convention. A figure speaks about the targets that it names, and its interval about other
 draws of what it was measured on: images (or sentences, trainings, runs of a clock) are resampled.
 Targets are not, for two to five of them say next to nothing about others of their kind. Targets
-that see the same images share every draw of them (``crossed``). Images of several seeds are independent
-draws like those of one; only rows that truly hang together, such as one pair of sentences put to
-several targets, are clusters, which are drawn whole (``groups``).
+that see the same images share every draw of them (``crossed``). Images of several seeds are
+independent draws like those of one; only rows that truly hang together, such as one pair of
+sentences put to several targets, are clusters, which are drawn whole (``groups``).
 
 What an interval holds, 95 times in 100, is where the figure lies on average over other samples of
 the same size. That is the truth for a mean; a rank correlation is lower where images are few.

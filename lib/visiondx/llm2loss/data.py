@@ -6,6 +6,7 @@ image files, or from any model and a loss function.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, reading
 from visiondx.llm2loss.cache import Embedded, embed
 from visiondx.llm2loss.tables import locate, match, read_columns, read_numbers
 from visiondx.models.encoder import Encoder
+from visiondx.models.modes import evaluating
 
 MINIMUM = 50  # examples: fewer leave nothing to validate on
 SHOWN = 5  # rows named in a message
@@ -67,6 +69,10 @@ class LossData:
             )
         for name, good in (("loss", losses.isfinite()), ("embedding", x.isfinite().all(1))):
             bad = (~good).nonzero().flatten().tolist()
+            if len(bad) == len(x):
+                raise InputError(
+                    f"The {name} is NaN or infinite in all {len(x)} rows: compute it anew."
+                )
             if bad:
                 more = ", ..." if len(bad) > SHOWN else ""
                 raise InputError(
@@ -241,7 +247,8 @@ def run_model(
     """Losses and embeddings of a model's batches, in one pass and without a gradient.
 
     Args:
-        model: images -> whatever the loss takes; a module is put into eval mode for it.
+        model: images -> whatever the loss takes; a module, or the one whose method this is, is put
+            into eval mode for it, and each of its parts into its own mode again.
         loss: (model's output, answers) -> (B,), one value an image, such as
             ``torch.nn.CrossEntropyLoss(reduction="none")``.
         batches: (images (B, 3, H, W) in [0, 1], answers) each, say of a DataLoader.
@@ -262,12 +269,7 @@ def run_model(
             values.append(found.float().cpu())
             yield batch
 
-    training = isinstance(model, torch.nn.Module) and model.training
-    if training:
-        model.eval()
-    try:
+    module = model if isinstance(model, nn.Module) else getattr(model, "__self__", None)
+    with evaluating(module) if isinstance(module, nn.Module) else nullcontext():
         found = embed(images(), encoder, folder)
-    finally:
-        if training:
-            model.train()
     return LossData(found.embeddings, torch.cat(values), found.encoder)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visiondx.core.errors import InputError
+from visiondx.core.errors import InputError, reason
 from visiondx.models import registry
 from visiondx.models.preprocess import Preprocess
 
@@ -79,8 +79,8 @@ class Encoder(nn.Module):
             tokenize = open_clip.get_tokenizer(name)
         except Exception as error:
             raise InputError(
-                f"open_clip could not load {name!r} with pretrained={pretrained!r} ({error}); "
-                "check the name, the tag or path, and the network."
+                f"open_clip could not load {name!r} with pretrained={pretrained!r} "
+                f"({reason(error)}); check the name, the tag or path, and the network."
             ) from error
         return cls(clip, tokenize, name)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 
 TASKS = ("binary", "multiclass", "keypoints", "segmentation")
+TINY = 1e-6  # probabilities are kept so far from 0 and 1
 SHAPES = {"keypoints": "(B, K, h, w), a heat map a point", "segmentation": "(B, P, h, w)"}
 
 
@@ -26,17 +27,24 @@ def check_labels(task: str, labels: Sequence[str]) -> None:
 
 
 def adapt(
-    out: object, images: Tensor, task: str, labels: Sequence[str], probabilities: bool = False
+    out: object,
+    images: Tensor,
+    task: str,
+    labels: Sequence[str],
+    probabilities: bool = False,
+    class_index: int | None = None,
 ) -> Tensor:
     """A module's raw output as logits of one shape a task.
 
     Args:
         out: what the module returned for images (B, 3, H, W).
         probabilities: it ends in a sigmoid or softmax, or its heat maps are weights in [0, 1].
+        class_index: of a binary task, the column k of (B, K) that is taken against all others.
 
     Returns:
-        binary: log-odds (B,). multiclass: (B, K). keypoints: heat maps (B, K, h, w), whose softmax
-        over the pixels says where the point is. segmentation: (B, P, h, w).
+        binary: log-odds (B,); of a class k, z_k - logsumexp of the other z. multiclass: (B, K).
+        keypoints: heat maps (B, K, h, w), whose softmax over the pixels says where the point is.
+        segmentation: (B, P, h, w).
 
     Raises:
         InputError: no tensor, or of another shape; it names the right one.
@@ -45,6 +53,11 @@ def adapt(
         raise InputError(
             f"The target must return one tensor, it returned a {type(out).__name__}: "
             "return the logits alone."
+        )
+    if not out.is_floating_point():
+        raise InputError(
+            f"The target returned {out.dtype}, which has no gradient: return logits, without "
+            "argmax or rounding."
         )
     n, shape, given = len(images), tuple(out.shape), tuple(images.shape)
     if task == "multiclass" and shape != (n, len(labels)):
@@ -60,16 +73,45 @@ def adapt(
             "return one map of logits a label, and name every label."
         )
     if task != "binary":
-        return out.clamp_min(1e-6).log() if probabilities else out
+        return out.clamp_min(TINY).log() if probabilities else out
+    if class_index is not None:
+        return _against_rest(out, n, class_index, probabilities)
     if shape not in ((n,), (n, 1), (n, 2)):
         raise InputError(
             f"A binary target must return shape ({n},), ({n}, 1) or ({n}, 2) for images of "
-            f"shape {given}, it returned {shape}: return one logit an image."
+            f"shape {given}, it returned {shape}: " + _one_logit(shape, n)
         )
     two = len(shape) == 2 and shape[1] == 2
     if not probabilities:
         return out[:, 1] - out[:, 0] if two else out.reshape(n)
-    return torch.logit(out[:, 1] if two else out.reshape(n), eps=1e-6)
+    return torch.logit(out[:, 1] if two else out.reshape(n), eps=TINY)
+
+
+def _one_logit(shape: tuple[int, ...], n: int) -> str:
+    if len(shape) != 2 or shape[0] != n:
+        return "return one logit an image."
+    return (
+        "return one logit an image, or ask about one of the classes with class_index=k "
+        "(--class k on the command line)."
+    )
+
+
+def _against_rest(out: Tensor, n: int, k: int, probabilities: bool) -> Tensor:
+    """Log-odds (B,) of class k of (B, K): z_k - log Σ exp(z_j), j ≠ k, or logit(p_k)."""
+    shape = tuple(out.shape)
+    if len(shape) != 2 or shape[0] != n or shape[1] < 2:
+        raise InputError(
+            f"Class {k} was asked for, but the target returned {shape}, not ({n}, K) for K "
+            "classes: leave the class out."
+        )
+    if not k < shape[1]:
+        raise InputError(
+            f"Class {k} was asked for, but the target returned {shape}: choose one from 0 to "
+            f"{shape[1] - 1}."
+        )
+    if probabilities:
+        return torch.logit(out[:, k], eps=TINY)
+    return out[:, k] - torch.cat((out[:, :k], out[:, k + 1 :]), 1).logsumexp(1)
 
 
 def answers(logits: Tensor, task: str) -> Tensor:

@@ -2,8 +2,9 @@
 
 A package offers models by an entry point of the group ``visiondx.models``: a module with any of the
 functions ``target(name)``, ``encoder(name, device)``, ``generator(name)`` and
-``relevance(generator, encoder)``; ``targets()``, ``encoders()`` and ``generators()`` give the names
-that are shown, ``unlisted(kind)`` those that load as well. This package itself holds no weights.
+``relevance(generator, encoder)``; ``targets(task, world)``, ``encoders()`` and ``generators()``
+give the names that are shown, ``unlisted(kind)`` those that load as well. This package itself holds
+no weights.
 """
 
 from functools import cache
@@ -36,21 +37,25 @@ def ask(kind: str, *given: object) -> object:
     )
 
 
-def offered(kind: str) -> list[str]:
-    """Names of all ``kind``, such as "targets"; none where nobody offers any."""
-    return [n for p in providers() if hasattr(p, kind) for n in getattr(p, kind)()]
+def offered(kind: str, *wanted: object) -> list[str]:
+    """Names of all ``kind``, such as "targets" of a task; none where nobody offers any."""
+    return [n for p in providers() if hasattr(p, kind) for n in getattr(p, kind)(*wanted)]
 
 
-def check_name(kind: str, name: str) -> None:
+def check_name(kind: str, name: str, *wanted: object) -> None:
     """Raise InputError unless somebody offers this "target", "encoder" or "generator".
 
     No model is loaded, so this takes no time.
+
+    Args:
+        wanted: of a target, the task and the world of those that the message names.
     """
     known = offered(f"{kind}s")
     if name in known:
         return
     if any(name in p.unlisted(kind) for p in providers() if hasattr(p, "unlisted")):
         return
+    known = offered(f"{kind}s", *wanted) or known
     own = ', or name your own as "path/to/file.py:function"' if kind == "target" else ""
     raise InputError(f"No {kind} {name!r}: choose from {', '.join(known) or 'none'}{own}.")
 

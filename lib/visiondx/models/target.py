@@ -1,10 +1,8 @@
 """The model under diagnosis: any torch module with a task, its labels and its preprocessing."""
 
-import importlib.util
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +10,12 @@ from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
 from visiondx.models import registry
-from visiondx.models.outputs import adapt, answers, check_labels, check_task, sensitive
+from visiondx.models.home import Home, call
+from visiondx.models.modes import set_mode
+from visiondx.models.outputs import adapt, answers, check_labels, check_task
+from visiondx.models.trial import try_target
+
+ABSENT = ("absent", "present")
 
 
 class Target(nn.Module):
@@ -32,48 +35,116 @@ class Target(nn.Module):
         size: images are resized (bilinear, anti-aliased) to this height and width, or None.
         mean, std: per channel; the module sees ``(image - mean) / std``, or None for raw images.
         probabilities: the module ends in a sigmoid or softmax, or its heat maps are weights in
-            [0, 1], such as those trained to equal Gaussians.
+            [0, 1], such as those trained to equal Gaussians. None: it returns logits, and
+            ``check`` refuses what looks like probabilities; False: it is not asked.
+        class_index: of a binary target whose module returns (B, K): the class k that is "present"
+            against all others together. (Of a multi-label network, each of whose outputs is a
+            logit by itself, return that output alone instead.)
 
     Raises:
-        InputError: unsupported task, or impossible labels, size, mean or std.
+        InputError: no module, unsupported task, or impossible labels, size, mean, std or class.
     """
 
     def __init__(
         self,
         module: nn.Module,
         task: str = "binary",
-        labels: Sequence[str] = ("absent", "present"),
+        labels: Sequence[str] = ABSENT,
         size: int | tuple[int, int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        probabilities: bool = False,
+        probabilities: bool | None = None,
+        class_index: int | None = None,
     ):
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise InputError(f"A Target needs a torch.nn.Module, got a {type(module).__name__}.")
         check_task(task)
+        if class_index is not None:
+            labels = _class_labels(task, class_index, labels)
         check_labels(task, labels)
-        for name, values in (("mean", mean), ("std", std)):
-            if values is not None and len(values) != 3:
-                raise InputError(f"{name} needs three numbers, one a channel, got {list(values)}.")
-        if std is not None and min(std) <= 0:
-            raise InputError(f"std must be positive, got {list(std)}.")
-        size = (size, size) if isinstance(size, int) else size
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise InputError(f"size must be one or two positive whole numbers, got {size}.")
         self.module, self.task, self.labels = module, task, tuple(labels)
-        self.size = size
+        self.size = _size(size)
         self.normalise = mean is not None or std is not None
-        self.probabilities = probabilities
+        self.probabilities, self.class_index = probabilities, class_index
+        self.home: Home | None = None  # the folder of the file that it was loaded from
         self.config: dict = {}  # an embedded target's card: its label and the planted attribute
-        self.register_buffer("mean", torch.tensor(mean or (0.0,) * 3).view(3, 1, 1), False)
-        self.register_buffer("std", torch.tensor(std or (1.0,) * 3).view(3, 1, 1), False)
-        self.training = (
-            module.training
-        )  # the module's mode is the user's business; check() reads it
+        self.register_buffer("mean", _channels("mean", (0.0,) * 3 if mean is None else mean), False)
+        self.register_buffer("std", _channels("std", (1.0,) * 3 if std is None else std), False)
+        if self.std.min() <= 0:
+            raise InputError(f"std must be positive, got {list(std)}.")
+        # the module's mode is the user's business; check() reads it
+        self.training = getattr(module, "training", False)
 
     def preprocess(self, images: Tensor) -> Tensor:
         if self.size is not None and self.size != tuple(images.shape[-2:]):
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
         return (images - self.mean) / self.std if self.normalise else images
+
+    @property
+    def half_precision(self) -> bool:
+        return self._dtype() in (torch.float16, torch.bfloat16)
+
+    def _dtype(self) -> torch.dtype | None:
+        dtypes = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return next(dtypes, None)
+
+    def raw(self, images: Tensor) -> object:
+        """What the module returns for images (B, 3, H, W) in [0, 1].
+
+        A module in half or double precision gets such images, and its answer comes back in theirs.
+        """
+        seen, dtype = self.preprocess(images), self._dtype()
+        if dtype in (torch.float16, torch.bfloat16, torch.float64):
+            seen = seen.to(dtype)
+        if seen is images:
+            seen = images.clone()  # the module may write into what it is given
+        with self.home.open() if self.home else nullcontext():
+            out = self.module(seen)
+        known = isinstance(out, Tensor) and out.is_floating_point()
+        return out.to(images.dtype) if known else out
+
+    def read(self, out: object, images: Tensor) -> Tensor:
+        """The logits that are meant by what ``raw`` returned for these images, see ``adapt``."""
+        return adapt(out, images, self.task, self.labels, self.probabilities, self.class_index)
+
+    def of_class(self, index: int) -> "Target":
+        """A binary target: this class of a multiclass one against all others.
+
+        Its logit is z_k - log Σ exp(z_j) over j ≠ k, so that f(x) is the softmax's probability.
+
+        Raises:
+            InputError: a target of another task, or a class that it does not have.
+        """
+        if self.task != "multiclass":
+            raise InputError(
+                f"A class can be chosen of a multiclass target, this one is {self.task}: leave it "
+                "out."
+            )
+        if not 0 <= index < len(self.labels):
+            raise InputError(
+                f"There is no class {index} of {len(self.labels)}: choose from 0 to "
+                f"{len(self.labels) - 1}."
+            )
+        label = self.labels[index]
+        found = Target(
+            self.module,
+            "binary",
+            (f"not {label}", label),
+            self.size,
+            self.mean.flatten().tolist() if self.normalise else None,
+            self.std.flatten().tolist() if self.normalise else None,
+            self.probabilities,
+            index,
+        )
+        found.home = self.home
+        return found
+
+    def train(self, mode: bool = True) -> "Target":
+        """Train or eval mode of the module and its parts; exported ones have none."""
+        self.training = mode
+        set_mode(self.module, mode)
+        return self
 
     def logit(self, images: Tensor) -> Tensor:
         """Log-odds of "present": images (B, 3, H, W) in [0, 1] -> (B,).
@@ -120,10 +191,7 @@ class Target(nn.Module):
                 f"This needs a {task} target, but this one is {self.task} "
                 f"({', '.join(self.labels)}): choose another target."
             )
-        return self._adapt(self.module(self.preprocess(images)), images)
-
-    def _adapt(self, out: object, images: Tensor) -> Tensor:
-        return adapt(out, images, self.task, self.labels, self.probabilities)
+        return self.read(self.raw(images), images)
 
     def forward(self, images: Tensor) -> Tensor:
         """f(x) of images (B, 3, H, W) in [0, 1].
@@ -137,134 +205,97 @@ class Target(nn.Module):
     def check(self, images: Tensor) -> None:
         """Try the target on a few images and raise InputError if a diagnosis could not use it.
 
-        Checked: the images themselves, train mode, output shape, NaN, declared probabilities that
-        are none, and a gradient that is missing, not finite, or zero for every image.
+        Refused: unusable images, train mode, a failing module, another output shape, NaN,
+        probabilities that were not declared (``models.trial`` has the rule) or declared ones that
+        are none, answers that change from call to call or with the batch, and a gradient that is
+        missing, not finite, or zero for every image. Answers that are all saturated, or all the
+        same, are warned of. It takes two passes forward, one of them of some pictures more.
         """
-        check_images(images)
-        for name, part in self.named_modules():
-            if part.training:
-                raise InputError(
-                    f"The target is in train mode ({name or 'target'}), so dropout and batch norm "
-                    "would change its answers: call .eval() on it before returning it."
-                )
-        with torch.enable_grad():
-            images = images.detach().clone().requires_grad_(True)
-            try:
-                out = self.module(self.preprocess(images))
-                logit = self._adapt(out, images)
-            except InputError:
-                raise
-            except Exception as error:
-                raise InputError(
-                    f"The target failed on images of shape {tuple(images.shape)} "
-                    f"({type(error).__name__}: {error}): set size, mean and std to what it expects."
-                ) from error
-            if not torch.isfinite(out).all():
-                raise InputError(
-                    f"The target returned NaN or infinity for {_bad(out)} of {len(images)} "
-                    "ordinary images: check its weights and its preprocessing."
-                )
-            if self.probabilities and (out.min() < 0 or out.max() > 1):
-                raise InputError(
-                    f"The target is declared to return probabilities but returned values from "
-                    f"{out.min():.3g} to {out.max():.3g}: leave out probabilities=True for logits."
-                )
-            gradient = None
-            if logit.requires_grad:
-                answer = sensitive(logit, self.task).sum()
-                (gradient,) = torch.autograd.grad(answer, images, allow_unused=True)
-        if gradient is None or not gradient.any():
-            raise InputError(
-                "The target has no gradient with respect to its images, which the search needs: "
-                "remove torch.no_grad, detach, rounding or argmax from its forward pass."
-            )
-        if not torch.isfinite(gradient).all():
-            raise InputError(
-                f"The target's gradient is NaN or infinite for {_bad(gradient)} of {len(images)} "
-                "images: look for a log or square root of zero in its forward pass."
-            )
+        try_target(self, images)
 
     @classmethod
-    def load(cls, spec: str, task: str = "binary") -> "Target":
+    def load(cls, spec: str, task: str = "binary", class_index: int | None = None) -> "Target":
         """A target from ``"path/to/file.py:function"`` or by the name of an embedded one.
 
         The function takes no arguments and returns an ``nn.Module`` (its raw output is then taken
-        as logits of images in [0, 1]) or a ``Target``. While it runs, the file's folder can be
-        imported from.
+        as logits of images in [0, 1]) or a ``Target``. It runs in the file's folder, from which it
+        can import, as the module can later.
+
+        Args:
+            task: of a bare module, and of the names that are offered for an unknown one.
+            class_index: of a multiclass model, the class to be told from all others.
 
         Raises:
             InputError: unsupported task, unknown name, missing file or function, a failing
-                function, or a result that is no module.
+                function, a result that is no module, or a class where there are none.
         """
         check_task(task)
+        home = None
         if ".py" not in spec and "/" not in spec:
-            return registry.ask("target", spec)
-        path, _, function = spec.rpartition(":")
-        if not path.endswith(".py") or not function:
-            raise InputError(
-                f'Target {spec!r} is not understood: write "path/to/file.py:function".'
-            )
-        built = _call(Path(path).expanduser(), function)
-        if isinstance(built, Target):
-            return built
-        if not isinstance(built, nn.Module):
-            raise InputError(
-                f"{spec} returned a {type(built).__name__}: return a torch.nn.Module or a Target."
-            )
+            registry.check_name("target", spec, task)
+            built = registry.ask("target", spec)
+        else:
+            path, _, function = spec.rpartition(":")
+            if not path.endswith(".py") or not function:
+                raise InputError(
+                    f'Target {spec!r} is not understood: write "path/to/file.py:function".'
+                )
+            built, home = call(Path(path).expanduser(), function)
+        if not isinstance(built, Target):
+            built = cls._bare(built, spec, task, class_index)
+        elif class_index is not None:
+            built = built.of_class(class_index)
+        built.home = home
+        return built
+
+    @classmethod
+    def _bare(cls, module: object, spec: str, task: str, class_index: int | None) -> "Target":
+        if not isinstance(module, nn.Module):
+            fix = "return a torch.nn.Module or a Target"
+            if isinstance(module, Mapping):
+                fix = "these are weights alone, so build the module and load_state_dict them"
+            if hasattr(module, "module") and callable(module.module):
+                fix = "return its .module()"  # an ExportedProgram
+            raise InputError(f"{spec} returned a {type(module).__name__}: {fix}.")
+        if class_index is not None:
+            return cls(module, class_index=class_index)
         if task != "binary":
             raise InputError(
                 f"{spec} returned a bare module, whose classes, points or parts have no names: "
                 f'return Target(module, task="{task}", labels=(…)).'
             )
-        return cls(built, task)
+        return cls(module)
 
 
-def check_images(images: Tensor) -> None:
-    """Raise InputError unless ``images`` is float (B, 3, H, W), finite and in [0, 1]."""
-    if (
-        images.ndim != 4
-        or images.shape[1] != 3
-        or not images.is_floating_point()
-        or not len(images)
-    ):
+def _class_labels(task: str, index: int, labels: Sequence[str]) -> Sequence[str]:
+    if task != "binary" or isinstance(index, bool) or not isinstance(index, int) or index < 0:
         raise InputError(
-            f"Images must be float of shape (B, 3, H, W), got {images.dtype} {tuple(images.shape)}."
+            f"class_index must be a class of a binary target, 0 or more, got {index!r} for a "
+            f"{task} one."
         )
-    if not torch.isfinite(images).all():
-        raise InputError(f"{_bad(images)} of {len(images)} images hold NaN or infinity.")
-    if images.min() < -1e-3 or images.max() > 1 + 1e-3:
-        raise InputError(
-            f"Images must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}: "
-            "were they divided by 255?"
-        )
+    return (f"not class {index}", f"class {index}") if labels == ABSENT else labels
 
 
-def _bad(values: Tensor) -> int:
-    """Number of rows (B, ...) with a value that is not finite."""
-    return int((~torch.isfinite(values)).reshape(len(values), -1).any(1).sum())
+def _size(size: object) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InputError(f"size must be one or two positive whole numbers, got {size!r}.")
+    return sides
 
 
-def _call(path: Path, function: str) -> object:
-    """Import the file under a name of its own, and call its function."""
-    if not path.is_file():
-        raise InputError(f"No file at {path}: check the path of the target.")
-    spec = importlib.util.spec_from_file_location(f"visiondx_target_{path.stem}", path)
-    loaded: ModuleType = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
-    sys.modules[spec.name] = loaded  # dataclasses and pickled classes in the file look it up
+def _channels(name: str, values: object) -> Tensor:
+    """(3, 1, 1) of a mean or a standard deviation."""
     try:
-        spec.loader.exec_module(loaded)
-        if not callable(getattr(loaded, function, None)):
-            raise InputError(
-                f"{path} has no function {function!r}: check the name after the colon."
-            )
-        return getattr(loaded, function)()
-    except InputError:
-        raise
-    except Exception as error:
+        found = torch.tensor([float(value) for value in values])
+    except (TypeError, ValueError):
+        found = torch.empty(0)
+    if len(found) != 3:
+        raise InputError(f"{name} needs three numbers, one a channel, got {values!r}.")
+    if not (found.abs() <= 1).all():
         raise InputError(
-            f"{path}:{function} failed with {type(error).__name__}: {error}. "
-            "Make it run by itself in Python first."
-        ) from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
+            f"{name} must be that of images in [0, 1], got {list(values)}: divide mean and std by "
+            "255."
+        )
+    return found.view(3, 1, 1)

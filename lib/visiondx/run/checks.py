@@ -59,19 +59,25 @@ def _check_question(values: Mapping[str, Any]) -> None:
         if isinstance(values.get(kind), str):
             registry.check_name(kind, values[kind])
     if isinstance(values.get("target"), str):
-        check_target(values["target"])
+        task, world = values.get("task", "binary"), values.get("generator")
+        check_target(
+            values["target"], *(each if isinstance(each, str) else None for each in (task, world))
+        )
 
 
-def check_target(spec: str) -> str:
+def check_target(spec: str, task: str | None = None, world: str | None = None) -> str:
     """``file.py:function`` with the file's absolute path, or the name of an embedded target.
 
     The file is read, not run.
+
+    Args:
+        task, world: of the embedded targets that are named where this one is unknown.
 
     Raises:
         InputError: no such file, function or name; a file that is not Python.
     """
     if ".py" not in spec and "/" not in spec:
-        registry.check_name("target", spec)
+        registry.check_name("target", spec, task, world)
         return spec
     file, _, function = spec.rpartition(":")
     if not file.endswith(".py") or not function:

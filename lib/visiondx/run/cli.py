@@ -66,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SPEC",
         help="path/to/file.py:function that returns a module, or the name of an embedded target",
     )
+    diagnose.add_argument(
+        "--class",
+        dest="class_index",
+        type=int,
+        metavar="K",
+        help="of a multiclass model: class K, from 0, against all others",
+    )
     diagnose.add_argument("--attributes", required=True, nargs="*", metavar="WORDS")
     diagnose.add_argument(
         "--neutral",
@@ -93,7 +100,9 @@ def _run(given: argparse.Namespace) -> None:
     path = notebooks.find(given.notebook)
     parameters = presets.read_values(path, dict(given.parameters))
     if "target" in parameters:
-        parameters["target"] = check_target(str(parameters["target"]))
+        parameters["target"] = check_target(
+            str(parameters["target"]), str(parameters.get("task", "binary"))
+        )
     if given.store and given.preset not in ("embedded", "full"):
         raise InputError(
             f"--store with preset {given.preset!r}: committed notebooks show embedded or full runs."
@@ -125,12 +134,12 @@ def _can_run(path: Path, preset: str) -> bool:
 def _diagnose(given: argparse.Namespace) -> None:
     if not given.attributes:
         raise InputError('--attributes is empty: name at least one, such as "a face with bangs".')
-    target = check_target(given.target)
+    target = check_target(given.target, "binary", given.generator or "faces")
     name = given.name or re.sub(r"\W+", "-", Path(given.target.rpartition(":")[0] or target).stem)
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
     names = ("attributes", "neutral", "generator", "directions", "consistency")
-    names += ("images", "steps", "seed")
+    names += ("images", "steps", "seed", "class_index")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "diagnose" / name

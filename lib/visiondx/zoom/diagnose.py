@@ -122,7 +122,7 @@ def check(
     check_prompts(attributes, neutral)
     check_estimator(directions)
     check_seed(seed)
-    if images < 2:
+    if not isinstance(images, int) or images < 2:
         raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
     text_directions(encoder, attributes, neutral, templates)
     if consistency:

@@ -49,8 +49,8 @@ def edit_directions(
     Raises:
         InputError: unknown estimator, unusable words or numbers.
     """
-    check_sided(sided)
     check_estimator(estimator)
+    check_numbers(attributes, threshold, channels, sided)
     delta_t = text_directions(encoder, attributes, neutral, templates)  # refuses words at once
     found = edit_relevance(generator, encoder, delta_t, estimator, M, seed)
     if threshold is None:
@@ -81,6 +81,27 @@ def edit_relevance(
         return gradient_relevance(generator, encoder, delta_t, styles, NOISE, SAMPLES, seed)
     M = relevance(generator, encoder) if M is None else M
     return delta_t.to(M) @ M.T
+
+
+def check_numbers(
+    attributes: Sequence[str],
+    threshold: float | Sequence[float] | None = None,
+    channels: int = CHANNELS,
+    sided: str = "two",
+) -> None:
+    """Raise InputError for numbers that suit no M, before one is computed."""
+    check_sided(sided)
+    if threshold is None and (not isinstance(channels, int) or channels < 1):
+        raise InputError(f"channels must be a whole number from 1, got {channels!r}.")
+    lambdas = [0.0] if threshold is None else threshold
+    if isinstance(lambdas, int | float):
+        lambdas = [lambdas] * len(attributes)
+    if threshold is not None and len(lambdas) != len(attributes):
+        raise InputError(
+            f"{len(attributes)} attributes need as many thresholds, got {len(lambdas)}."
+        )
+    if not all(value >= 0 for value in lambdas):
+        raise InputError(f"Every threshold λ must be zero or more, got {list(lambdas)}.")
 
 
 def check_estimator(estimator: str) -> None:

@@ -153,7 +153,8 @@ def task_of(target) -> str:
     if task not in KINDS:
         raise InputError(
             f"ZOOM explains a keypoints, a segmentation or a binary target, this one is {task} "
-            f"with {len(target.labels)} labels: wrap the logit of one label in a binary Target."
+            f"with {len(target.labels)} labels: take one of them against the rest, with "
+            "target.of_class(k) or, on the command line, --class k."
         )
     return task
 

@@ -93,6 +93,7 @@ class PooledJudge(nn.Module):
         return features, self.head(features)
 
 
+SUFFIX = "-judges"  # of a world's judges in the zoo
 ARCHITECTURES = {"grid": GridJudge, "pooled": PooledJudge}
 
 
@@ -114,7 +115,9 @@ class Judges(nn.Module):
     @classmethod
     def load(cls, world: str = "faces", device: str = "cpu") -> Judges:
         """The embedded judges of a world. Raises InputError for missing or altered weights."""
-        with zoo.opened(f"{world}-judges") as (tensors, config):
+        kept = [n.removesuffix(SUFFIX) for n in zoo.manifest() if n.endswith(SUFFIX)]
+        zoo.choose("judges of a world", world, kept)
+        with zoo.opened(world + SUFFIX) as (tensors, config):
             judges = cls(tuple(config["binary"]), config["groups"])
             judges.load_state_dict(tensors)
         return judges.to(device)
@@ -122,7 +125,7 @@ class Judges(nn.Module):
     def save(self, world: str = "faces", **about: object) -> None:
         """Keep the weights in data/weights/; `about` (notebook, seed, quality) as in `zoo.save`."""
         config = {"binary": list(self.binary), "groups": self.groups}
-        zoo.save(f"{world}-judges", self.state_dict(), config, **about)
+        zoo.save(world + SUFFIX, self.state_dict(), config, **about)
 
     def split(self, logits: Tensor) -> dict[str, Tensor]:
         """Logits (…, outputs) as {"binary": (…, A), group: (…, values), …}."""

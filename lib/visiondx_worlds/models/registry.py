@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from visiondx.core.errors import InputError
 from visiondx_worlds.models import zoo
-from visiondx_worlds.models.embedded_targets import embedded, load_embedded
+from visiondx_worlds.models.embedded_targets import EMBEDDED, embedded, load_embedded
 from visiondx_worlds.models.generators import KEPT
 from visiondx_worlds.models.planted_targets import planted_names
 
@@ -24,9 +24,19 @@ if TYPE_CHECKING:
 ENCODER = "encoder-"  # prefix of an encoder's name in the zoo
 
 
-def targets() -> list[str]:
-    """Names of the embedded targets, without the many of ``planted_targets``."""
-    return embedded()
+def targets(task: str | None = None, world: str | None = None) -> list[str]:
+    """Names of the embedded targets, without the many of ``planted_targets``.
+
+    Args:
+        task, world: of these alone; None takes all.
+    """
+    entries, found = zoo.manifest(), []
+    for name in embedded():
+        card = entries[EMBEDDED + name]["config"]
+        own = "scenes" if "family" in card else card.get("world", "faces")
+        if task in (None, card.get("task")) and world in (None, own):
+            found.append(name)
+    return found
 
 
 def encoders() -> list[str]:
@@ -62,6 +72,7 @@ def encoder(name: str, device: str | torch.device = "cpu") -> Encoder:
     """See ``tiny_encoder.load_encoder``."""
     from visiondx_worlds.models.tiny_encoder import load_encoder
 
+    zoo.choose("encoder", name, encoders())
     return load_encoder(name, device)
 
 
@@ -73,6 +84,8 @@ def generator(name: str) -> StyleGenerator:
     """
     from visiondx.models.generator import StyleGenerator
 
+    if name not in zoo.manifest():
+        zoo.choose("generator", name, generators())
     with zoo.opened(name) as (tensors, settings):
         return StyleGenerator.build(tensors, settings)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -151,6 +151,12 @@ def manifest() -> dict[str, dict]:
                 if not isinstance(entry.get(key), kind):
                     raise ValueError(f"its entry '{name}' has no {key}")
     return entries
+
+
+def choose(kind: str, name: str, names: Sequence[str]) -> None:
+    """Raises InputError unless ``name`` is one of the names of this kind of weights."""
+    if name not in names:
+        raise InputError(f"No {kind} {name!r}: choose from {', '.join(names) or 'none'}.")
 
 
 def _entry(name: str) -> tuple[dict, Path]:

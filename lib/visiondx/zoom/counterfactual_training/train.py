@@ -215,7 +215,7 @@ def _check(target: Target, generator, directions: Directions) -> None:
     if target.task != "binary":
         raise InputError(
             f"Counterfactual training robustifies a binary target, this one is {target.task} with "
-            f"{len(target.labels)} labels: wrap the logit of one label in a binary Target."
+            f"{len(target.labels)} labels: take one class of a multiclass one by of_class(k)."
         )
     if not len(directions):
         raise InputError("Counterfactual training needs one or more attributes to edit, got none.")
