@@ -158,6 +158,7 @@ def test_wraps_a_local_open_clip_model(tmp_path) -> None:
     torch.testing.assert_close(
         encoder.embed_texts(["a hat"]), clip.encode_text(ids, normalize=True)
     )
+    assert encoder.unknown_words(["a face with qwxzkvb", "a hat"]) == [["qwxzkvb"], []]
     encoder.embed_texts(["hat " * 10])  # 10 words, start and end: exactly the context
     with pytest.raises(InputError, match="longer than the encoder's 12 tokens"):
         encoder.embed_texts(["a hat", "hat " * 11])

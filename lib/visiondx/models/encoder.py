@@ -5,7 +5,7 @@ open_clip takes seconds to import, so only making an encoder imports it.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from visiondx.core.errors import InputError, reason
-from visiondx.models import registry
+from visiondx.models import registry, vocabulary
 from visiondx.models.preprocess import Preprocess
 
 
@@ -28,10 +28,15 @@ class Encoder(nn.Module):
         tokenize: texts -> LongTensor (N, context_length), like an open_clip tokenizer; one with the
             attribute ``never_cuts`` refuses a text that is too long by itself.
         tokenizer_name: enters the fingerprint: the same weights read other tokens differently.
+        knows: a word in lower case -> whether the encoder can know it; None where nobody can say.
     """
 
     def __init__(
-        self, clip: nn.Module, tokenize: Callable[[list[str]], Tensor], tokenizer_name: str
+        self,
+        clip: nn.Module,
+        tokenize: Callable[[list[str]], Tensor],
+        tokenizer_name: str,
+        knows: Callable[[str], bool] | None = None,
     ) -> None:
         from open_clip.model import get_model_preprocess_cfg
         from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -40,6 +45,7 @@ class Encoder(nn.Module):
         self.clip = clip.requires_grad_(False)
         self.tokenize = tokenize
         self.tokenizer_name = tokenizer_name
+        self.knows = knows
         config = merge_preprocess_dict(PreprocessCfg(), get_model_preprocess_cfg(clip))
         self.preprocess = Preprocess.of(config)
         self._unusual = _unusual(config, clip)
@@ -82,7 +88,7 @@ class Encoder(nn.Module):
                 f"open_clip could not load {name!r} with pretrained={pretrained!r} "
                 f"({reason(error)}); check the name, the tag or path, and the network."
             ) from error
-        return cls(clip, tokenize, name)
+        return cls(clip, tokenize, name, vocabulary.known_by_pieces(tokenize))
 
     @classmethod
     def load(cls, name: str = "embedded", device: str | torch.device = "cpu") -> "Encoder":
@@ -149,6 +155,12 @@ class Encoder(nn.Module):
         ids = self.tokens(texts).to(self.mean.device)
         rows = [self.clip.encode_text(part) for part in ids.split(256)]
         return F.normalize(torch.cat(rows).float(), dim=-1)
+
+    def unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        """Of each text, the words that the encoder cannot know, "qwxzk"; see ``vocabulary``."""
+        if self.knows is None:
+            return [[] for _ in texts]
+        return vocabulary.unknown_words(texts, self.knows)
 
     def tokens(self, texts: list[str]) -> Tensor:
         """P prompts -> (P, context_length) token ids on the CPU, never cut silently."""

@@ -1,6 +1,8 @@
 """The small CLIP that comes with the repository: made, kept and loaded as an `Encoder`."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import open_clip
@@ -10,11 +12,29 @@ from open_clip.transform import PreprocessCfg
 
 from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
+from visiondx.models.vocabulary import words_of
 from visiondx_worlds.models import tower, zoo  # noqa: F401  (tower registers itself with timm)
 from visiondx_worlds.models.tokenizer import Tokenizer
+from visiondx_worlds.worlds.grammar import read_words
 
 TINY = "visiondx-tiny"
+READ = ("faces.yaml", "animals.yaml", "scenes.yaml", "fillers.yaml")  # its captions' words
 open_clip.add_model_config(Path(__file__).parent / "configs")
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """All words of the captions that the embedded encoder was trained on."""
+    texts = (text for file in READ for text in _texts(read_words(file)))
+    return frozenset(word for text in texts for word in words_of(text))
+
+
+def _texts(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from _texts(each)
 
 
 def new_encoder(tokenizer: Tokenizer, seed: int = 0) -> Encoder:
@@ -52,6 +72,7 @@ def load_encoder(name: str = "embedded", device: str | torch.device = "cpu") -> 
             )
         encoder = new_encoder(tokenizer)
         encoder.clip.load_state_dict(tensors)
+    encoder.knows = vocabulary().__contains__
     return encoder.to(device)
 
 
