@@ -1,6 +1,7 @@
-"""The report: one file, everything inside, words escaped, a verdict from the numbers."""
+"""The report: one file, everything inside, words escaped, and what a reader needs to know."""
 
 import base64
+import datetime
 import io
 from html.parser import HTMLParser
 
@@ -11,16 +12,16 @@ import pytest
 from PIL import Image
 
 from visiondx.core.errors import InputError
-from visiondx.show.report import image_png, verdict, words, write_report
+from visiondx.show.report import image_png, words, write_report
 
 matplotlib.use("Agg")
 
 
 def table(*rows):
-    """Rows (attribute, h, low, high[, behind_low]); n is 8, and surely behind, for each."""
-    rows = [row if len(row) == 5 else (*row, 0.05) for row in rows]
-    frame = pd.DataFrame(rows, columns=["attribute", "h", "low", "high", "behind_low"])
-    return frame.assign(n=8, share=frame.h / frame.h.sum())
+    """Rows (attribute, h, low, high, seen); n is 8, and a quarter flipped, for each."""
+    frame = pd.DataFrame(rows, columns=["attribute", "h", "low", "high", "seen"])
+    shown = {"seen_low": frame.seen / 2, "seen_high": frame.seen + 0.05, "shown": frame.seen > 0.2}
+    return frame.assign(n=8, share=frame.h / frame.h.sum(), flip_rate=0.25, **shown)
 
 
 class Page(HTMLParser):
@@ -51,12 +52,15 @@ def written(tmp_path, **changes):
         "counterfactual": 255 - image,
         "p_original": 0.91,
         "p_counterfactual": 0.12,
+        "added": True,
     }
     given = {
         "title": f"Title {HOSTILE}",
+        "verdict": f"First {HOSTILE}\nThen “bangs”.",
+        "what": f"the probability of “{HOSTILE}”",
         "asked": {"target": HOSTILE, "attributes": ["hat", HOSTILE], "neutral": None},
         "histogram": image_png(image),
-        "sensitivity": table((HOSTILE, 0.1, 0.05, 0.15), ("hat", 0.4, 0.3, 0.5)),
+        "sensitivity": table((HOSTILE, 0.1, 0.05, 0.15, 0.02), ("hat", 0.4, 0.3, 0.5, 0.62)),
         "counterfactuals": [
             {"attribute": HOSTILE, "weight": 1.5, "pairs": []},
             {"attribute": "hat", "weight": 2.0, "pairs": [pair]},
@@ -77,15 +81,15 @@ def test_nothing_is_fetched_and_nothing_runs(tmp_path):
     assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
     for _, attributes in page.tags:
         for name in ("src", "href"):
-            assert attributes.get(name, "data:").startswith("data:")
+            assert attributes.get(name, "data:").startswith(("data:", "#"))
     assert "url(" not in path.read_text("utf-8")
     assert "@import" not in path.read_text("utf-8")
 
 
 def test_a_prompt_with_script_shows_as_text(tmp_path):
     _, page, _ = written(tmp_path)
-    # title twice, asked twice, histogram row, strip, truth, settings, note
-    assert page.text.count(HOSTILE) >= 9
+    # title twice, verdict, asked twice, what thrice, row, strip, truth, settings, note
+    assert page.text.count(HOSTILE) >= 12
 
 
 def test_pictures_are_the_pixels_that_were_given(tmp_path):
@@ -101,12 +105,14 @@ def test_pictures_are_the_pixels_that_were_given(tmp_path):
 
 def test_strongest_attribute_comes_first_everywhere(tmp_path):
     _, page, _ = written(tmp_path)
-    table_part, strips = page.text.split("What changes its mind")
-    table_part = table_part.split("How sensitive the model is")[1]
-    assert table_part.index("hat") < table_part.index(HOSTILE)
-    assert strips.index("hat") < strips.index(HOSTILE)
+    table_part, strips = page.text.rsplit("Pictures that change its mind", 1)
+    table_part = table_part.rsplit("Answers flipped", 1)[1]
+    assert table_part.index("hat\n") < table_part.index(HOSTILE)
+    assert strips.index("hat\n") < strips.rindex(HOSTILE, 0, strips.index("No counterfactual"))
     assert "0.300 – 0.500" in table_part
-    assert "80 %" in table_part
+    assert "80 %" in table_part  # of all movement
+    assert "25 %" in table_part  # flipped
+    assert "62 %" in table_part  # seen
     assert "No counterfactual was found." in strips
 
 
@@ -120,7 +126,7 @@ def test_figures_are_taken_as_they_are_and_truth_may_be_absent(tmp_path):
     picture = page.images()[0]["src"].removeprefix("data:image/png;base64,")
     assert Image.open(io.BytesIO(base64.b64decode(picture))).width > 400
     assert "measured by intervention" not in page.text
-    assert "Notes" not in page.text
+    assert "Keep in mind" not in page.text
 
 
 def test_writing_twice_replaces_the_file_and_leaves_no_other(tmp_path):
@@ -130,24 +136,39 @@ def test_writing_twice_replaces_the_file_and_leaves_no_other(tmp_path):
     assert "<h1>second</h1>" in (tmp_path / "report.html").read_text("utf-8")
 
 
-def test_verdict_names_a_winner_only_where_the_others_are_surely_behind():
-    apart = verdict(table(("hat", 0.1, 0.05, 0.35), ("bangs", 0.4, 0.3, 0.5)))  # in pairs: apart
-    assert apart.startswith("The model hangs most on one attribute: “bangs”")
-    assert "0.40 on average (95 % interval 0.30 to 0.50, 8 images), 80 %" in apart
-    close = verdict(table(("hat", 0.3, 0.2, 0.31, -0.01), ("bangs", 0.4, 0.3, 0.5)))
-    assert close.startswith("No single attribute stands out: “bangs”")
-    assert "not surely more than “hat”" in close
+def test_the_page_says_what_moves_who_is_hidden_and_how_to_go_on(tmp_path):
+    path, page, _ = written(
+        tmp_path, what="the probability of “male”", next_steps=["Ask again."], winner="hat"
+    )
+    rows = [a.get("class") for tag, a in page.tags if tag == "tr"]
+    assert rows[1:3] == ["winner", "hidden"]
+    histogram, before, after = (a["alt"] for a in page.images())
+    assert "the probability of “male”: hat 0.40 (0.30 to 0.50)" in histogram
+    assert before == "An image, the probability of “male”: 0.91"
+    assert after == "The same with hat added, the probability of “male”: 0.12"
+    assert "Hollow bars" in page.text
+    assert "Diamond" in page.text
+    assert "Ask again." in page.text
+    assert f"report of {datetime.date.today().isoformat()}" in page.text
+    assert "Zero-shot Model Diagnosis. CVPR 2023" in page.text
+    links = [a["href"].removeprefix("#") for tag, a in page.tags if tag == "a" and "href" in a]
+    anchors = {a["id"] for tag, a in page.tags if tag == "section"}
+    assert {link for link in links if not link.startswith("data:")} == anchors
+    (uri,) = (a["href"] for _, a in page.tags if a.get("download") == "sensitivity.csv")
+    table = pd.read_csv(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+    assert table["attribute"].tolist() == ["hat", HOSTILE]
+    assert table["h"].tolist() == [0.4, 0.1]
+    assert "<p>Then “bangs”.</p>" in path.read_text("utf-8")
 
 
-def test_verdict_of_a_rival_with_a_wide_interval_is_not_missed():
-    rows = [("a", 0.4, 0.3, 0.5), ("b", 0.2, 0.1, 0.25), ("c", 0.15, 0.0, 0.6, -0.2)]
-    assert "not surely more than “c”" in verdict(table(*rows))
-
-
-def test_verdict_of_one_attribute_and_of_none_that_moves():
-    assert "nothing to compare" in verdict(table(("hat", 0.4, 0.3, 0.5)))
-    still = table(("hat", 0.001, 0.0, 0.002), ("bangs", 0.0, 0.0, 0.001))
-    assert verdict(still).startswith("None of these attributes moved")
+def test_without_readers_or_truth_the_page_does_not_speak_of_them(tmp_path):
+    plain = table(("hat", 0.4, 0.3, 0.5, 0.6)).drop(
+        columns=["seen", "seen_low", "seen_high", "shown"]
+    )
+    _, page, _ = written(tmp_path, sensitivity=plain, truth=None)
+    assert "CLIP sees" not in page.text
+    assert "Hollow" not in page.text
+    assert "Diamond" not in page.text
 
 
 def test_words():
@@ -166,4 +187,4 @@ def test_an_image_of_another_shape_is_refused(shape):
 
 def test_a_missing_column_is_named(tmp_path):
     with pytest.raises(InputError, match="share"):
-        written(tmp_path, sensitivity=table(("hat", 1, 1, 1)).drop(columns="share"))
+        written(tmp_path, sensitivity=table(("hat", 1, 1, 1, 1)).drop(columns="share"))

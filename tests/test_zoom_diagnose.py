@@ -58,12 +58,18 @@ def test_planted_attribute_is_found_and_scored(tmp_path):
     assert {"h_true", "h_measured", "true_low", "true_high"} <= set(frame.columns)
     found.save(tmp_path)
     assert (tmp_path / "sensitivity.csv").is_file()
+    assert (tmp_path / "verdict.txt").read_text("utf-8") == found.verdict + "\n"
 
 
 def test_counterfactuals_are_ready_for_the_report():
-    strips = run().counterfactuals(pairs=2)
-    assert [strip["attribute"] for strip in strips] == PROMPTS
-    pair = strips[1]["pairs"][0]
+    found = run()
+    strips = found.counterfactuals(pairs=2)
+    assert [strip["attribute"] for strip in strips] == list(found.sensitivity.rank)
+    pair, drawn = strips[0]["pairs"]
+    assert (pair["random"], drawn["random"]) == (False, True)
+    first = found.result.attributes.index(strips[0]["attribute"])
+    image = found.result.strongest(first, 1)[0]
+    assert pair["added"] == bool(found.result.w[image, first] > 0)
     assert pair["original"].shape == pair["counterfactual"].shape == (16, 16, 3)
     assert pair["original"].dtype == np.uint8
     assert abs(pair["p_original"] - pair["p_counterfactual"]) > 0.2
@@ -73,7 +79,7 @@ def test_an_own_target_has_no_truth():
     found = run()
     assert found.truth is None
     assert found.truth_frame() is None
-    assert set(found.metrics()) == {f"h.{name}" for name in PROMPTS}
+    assert set(found.metrics()) == {f"{key}.{name}" for key in ("h", "seen") for name in PROMPTS}
 
 
 def test_a_world_without_the_words_has_no_truth():

@@ -5,6 +5,7 @@ from pytorch_msssim import ssim
 
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
+from visiondx.zoom.result import examples
 from visiondx.zoom.search import SearchSettings, search
 from zoom_standins import (
     NEUTRAL,
@@ -267,6 +268,26 @@ def test_result_as_table_files_and_figure(tmp_path):
     assert len(found.plot(pairs=2).axes) == 12
     first, second = found.strongest(0, 2)
     assert found.change[first, 0] >= found.change[second, 0]
+
+
+def test_examples_show_no_image_twice_the_strongest_first_and_one_at_random_last():
+    change = torch.rand(12, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 3, 2])
+    chosen = examples(change, 4, seed=5)
+    assert list(chosen) == [1, 2, 0]  # by mean change
+    shown = [image for row in chosen.values() for image in row]
+    assert len(set(shown)) == len(shown) == 12
+    ranked = change[:, 1].argsort(descending=True).tolist()
+    assert chosen[1][:3] == ranked[:3]
+    left = [i for i in change[:, 2].argsort(descending=True).tolist() if i not in chosen[1]]
+    assert chosen[2][:3] == left[:3]
+    assert examples(change, 4, seed=5) == chosen
+    drawn = {examples(change, 4, seed)[1][3] for seed in range(20)}
+    assert len(drawn) > 4
+    assert not drawn & set(ranked[:3])
+    few = examples(change[:5], 4)  # not enough for all: none twice in a row
+    assert all(len(set(row)) == 4 for row in few.values())
+    assert [len(row) for row in examples(change[:2], 4).values()] == [2, 2, 2]
+    assert examples(change[:1], 4) == {n: [0] for n in examples(change[:1], 4)}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ the same size. That is the truth for a mean; a rank correlation is lower where i
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -164,6 +166,33 @@ def ranks(values: np.ndarray) -> np.ndarray:
     """
     other, one = values[..., None, :], values[..., :, None]
     return ((other < one).sum(-1) + (other <= one).sum(-1) + 1) / 2
+
+
+def proportion(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """The share of true values, with Wilson's score interval (Wilson, 1927).
+
+    For shares near 0 or 1: where none of 30 values is true, every resample says 0, [0, 0], and
+    Wilson says [0, 0.11]. Of no values nothing is known: 0, [0, 1], n = 0.
+
+    Args:
+        values: (N,) bool.
+
+    Raises:
+        InputError: values that are not (N,) bool, or a ``level`` outside (0, 1).
+    """
+    values = np.asarray(values)
+    if values.ndim != 1 or values.dtype != bool or not 0 < level < 1:
+        raise InputError(
+            f"proportion needs values (N,) of bool and 0 < level < 1, got {values.shape} "
+            f"{values.dtype}, level={level}."
+        )
+    n = len(values)
+    if not n:
+        return Estimate(0.0, 0.0, 1.0, 0)
+    share, z = float(values.mean()), NormalDist().inv_cdf((1 + level) / 2)
+    centre, half = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
+    return Estimate(share, max(low, 0.0), min(high, 1.0), n)
 
 
 def _blocks(rows: np.ndarray) -> int:

@@ -92,11 +92,13 @@ def histogram(
     """The sensitivity histogram (Fig. 4): h / Σh, strongest first, with intervals.
 
     The interval of h is divided by the same Σh. ``truth`` adds the renderer's measurement of
-    the attributes that it knows, scaled to their part of Σh.
+    the attributes that it knows, scaled to their part of Σh. At the right stands in how many of the
+    pairs the edit shows; the bar of one that does not show (``Sensitivity.shown``) is hollow. Red
+    is the attribute that the target may be said to hang on most (``Sensitivity.winner``).
     """
     with _style() as sns:
         height = 0.9 + 0.34 * len(sensitivity.attributes)
-        figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
+        figure, axis = plt.subplots(figsize=(7.2, height), layout="constrained")
         _bars(axis, sensitivity, truth, title)
         sns.despine(figure, left=True)
     return _finish(figure)
@@ -110,9 +112,10 @@ def histograms(
         raise InputError("histograms needs at least one panel.")
     rows = -(-len(panels) // columns)
     height = 0.9 + 0.3 * max(len(sensitivity.attributes) for _, sensitivity, _ in panels)
+    width = 5.4 if any(sensitivity.seen is not None for _, sensitivity, _ in panels) else 4.8
     with _style() as sns:
         figure, axes = plt.subplots(
-            rows, columns, figsize=(4.8 * columns, height * rows), squeeze=False,
+            rows, columns, figsize=(width * columns, height * rows), squeeze=False,
             layout="constrained",
         )  # fmt: skip
         for axis, (title, sensitivity, truth) in zip(axes.flat, panels):
@@ -126,12 +129,24 @@ def histograms(
 def _bars(axis: Axes, sensitivity: "Sensitivity", truth: "Sensitivity | None", title: str) -> None:
     order = sensitivity.rank
     share = sensitivity.to_frame().set_index("attribute").loc[list(order)]
-    colours = [FIRST if i == 0 and sensitivity.apart else REST for i in range(len(order))]
+    colours = [FIRST if name == sensitivity.winner else REST for name in order]
     total = max(float(share["h"].sum()), 1e-12)
     at = range(len(order))
     bars = share["h"] / total
     spread = [(share["h"] - share["low"]) / total, (share["high"] - share["h"]) / total]
-    axis.barh(at, bars, xerr=spread, color=colours, error_kw={"ecolor": "#444", "capsize": 2})
+    drawn = axis.barh(
+        at,
+        bars,
+        xerr=spread,
+        color=colours,
+        edgecolor=colours,
+        error_kw={"ecolor": "#444", "capsize": 2},
+    )
+    shown = dict(zip(sensitivity.attributes, sensitivity.shown, strict=True))
+    for name, bar in zip(order, drawn, strict=True):
+        if not shown[name]:
+            bar.set(facecolor="none", linestyle=(0, (2, 1.5)))
+    _visibility(axis, share)
     if truth is not None:
         known = truth.to_frame().set_index("attribute")["share"]
         rows = [i for i in at if order[i] in known]
@@ -143,6 +158,19 @@ def _bars(axis: Axes, sensitivity: "Sensitivity", truth: "Sensitivity | None", t
     axis.invert_yaxis()
     axis.set(xlabel="sensitivity h / Σh", xlim=(0, None), title=figure_text(title))
     axis.grid(axis="y", visible=False)
+
+
+def _visibility(axis: Axes, frame: pd.DataFrame) -> None:
+    """At the right of each bar, in how many of the pairs CLIP and the judges see the edit."""
+    readers = [(k, head) for k, head in (("seen", "CLIP sees"), ("judged", "judges")) if k in frame]
+    for place, (column, head) in enumerate(readers):
+        words = [head, *(f"{100 * v:.0f} %" if v == v else "–" for v in frame[column])]
+        for row, text in enumerate(words, start=-1):
+            axis.annotate(
+                text, (1, max(row, 0)), (52 + 42 * place, 14 if row < 0 else 0),
+                xycoords=axis.get_yaxis_transform(), textcoords="offset points", ha="right",
+                va="center", fontsize=8, color="#555", annotation_clip=False,
+            )  # fmt: skip
 
 
 def counterfactual_strip(

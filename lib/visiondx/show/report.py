@@ -1,6 +1,7 @@
 """A diagnosis as one self-contained HTML page: no script, no network, every word escaped."""
 
 import base64
+import datetime
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,24 @@ if TYPE_CHECKING:
 
     from visiondx.zoom.diagnose import Diagnosis
 
-COLUMNS = ("attribute", "h", "low", "high", "n", "behind_low", "share")
+COLUMNS = ("attribute", "h", "low", "high", "n", "share", "flip_rate")
+PAPER = "J. Luo, Z. Wang, C. H. Wu, D. Huang, F. De la Torre: Zero-shot Model Diagnosis. CVPR 2023."
+READERS = {"seen": "CLIP sees the edit", "judged": "Judges see it"}
+TRUTH = {
+    "attribute": "Attribute",
+    "h_true": "True mean change",
+    "true_low": "from",
+    "true_high": "to",
+    "h_measured": "Measured here",
+}
 
 
 def write_report(
     out_dir: str | Path,
     *,
     title: str,
+    verdict: str,
+    what: str,
     asked: Mapping[str, Any],
     histogram: "Figure | bytes",
     sensitivity: pd.DataFrame,
@@ -35,20 +47,25 @@ def write_report(
     settings: Mapping[str, Any],
     versions: Mapping[str, str],
     notes: Sequence[str] = (),
+    next_steps: Sequence[str] = (),
+    winner: str | None = None,
 ) -> Path:
     """Write ``report.html`` into ``out_dir``.
 
     Args:
+        verdict: what was found, a sentence a line, the most important first.
+        what: h is a mean change of, such as "the model's probability of “male”".
         asked: what the person asked for, a row each; lists are joined.
         histogram: the sensitivity histogram, as a figure or as a PNG's bytes.
-        sensitivity: columns ``attribute, h, low, high, n, behind_low, share``; h is ZOOM's Eq. 11,
-            the mean change of the model's probability, with its interval, share is h over the sum
-            of h; ``behind_low`` is how far, image by image, it surely lies behind the first
-            (``Sensitivity.to_frame``).
-        counterfactuals: ``{attribute, weight, pairs}`` each; a pair is ``{original,
-            counterfactual, p_original, p_counterfactual}`` with images (H, W, 3) uint8.
+        sensitivity: columns ``attribute, h, low, high, n, share, flip_rate``, and perhaps ``seen``
+            and ``judged`` with their intervals and ``shown``, see ``Sensitivity.to_frame``. h is
+            ZOOM's Eq. 11, the mean change, with its interval; share is h over the sum of h.
+        counterfactuals: ``{attribute, pairs}`` each; a pair is ``{original, counterfactual,
+            p_original, p_counterfactual}`` with images (H, W, 3) uint8, and perhaps ``random``,
+            whether it was drawn, and ``added``, whether the edit adds the attribute.
         truth: true sensitivities beside the measured ones, any columns, or None.
-        notes: sentences that a reader should know.
+        notes: sentences that a reader should know. next_steps: what one may do now.
+        winner: the attribute that the model may be said to hang on most, or None.
 
     Raises:
         InputError: a missing column or an image of another shape or type.
@@ -63,16 +80,23 @@ def write_report(
     page = _environment().get_template("report.html.j2")
     html = page.render(
         title=title,
-        verdict=verdict(ranked),
+        verdict=verdict.splitlines(),
+        what=what,
+        date=datetime.date.today().isoformat(),
         asked={name: words(value) for name, value in asked.items()},
         histogram=data_uri(histogram if isinstance(histogram, bytes) else _png(histogram)),
-        rows=ranked.to_dict("records"),
+        rows=[{"shown": True} | row for row in ranked.to_dict("records")],
+        winner=winner,
+        readers=[(k, who) for k, who in READERS.items() if k in ranked],
         scale=max(float(ranked["high"].max()), 1e-9),
+        csv=data_uri(ranked.to_csv(index=False).encode(), "text/csv;charset=utf-8"),
         strips=[strip | {"pairs": [_pair(p) for p in strip["pairs"]]} for strip in strips],
         truth=truth,
         settings={name: words(value) for name, value in settings.items()},
         versions=versions,
         notes=notes,
+        next_steps=next_steps,
+        paper=PAPER,
     )
     path = Path(out_dir) / "report.html"
     with atomic_write(path) as part:
@@ -92,31 +116,37 @@ def write_diagnosis(
     """Write ``report.html`` of a ZOOM diagnosis; ``asked`` and ``settings`` add rows to its own."""
     result, channels = found.result, found.directions.to_frame().set_index("attribute")["channels"]
     own = {"seed of the images": result.seed, "style channels an attribute": channels.to_dict()}
+    truth = found.truth_frame()
     return write_report(
         out_dir,
         title=title,
+        verdict=found.verdict,
+        what=found.what,
         asked={
             **(asked or {}),
             "Attributes": result.attributes,
             "Neutral prompt": found.directions.neutral,
+            **({"Labels": dict(enumerate(found.labels))} if result.task == "binary" else {}),
             "Held fixed": result.consistency,
             "Images": len(result.styles),
         },
         histogram=found.sensitivity.plot(found.truth),
         sensitivity=found.sensitivity.to_frame(),
         counterfactuals=found.counterfactuals(pairs),
-        truth=found.truth_frame(),
+        truth=truth if truth is None else truth.rename(columns=TRUTH),
         settings={**own, **result.settings, **(settings or {})},
         versions=installed(),
         notes=_notes(found),
+        next_steps=_next_steps(found),
+        winner=found.sensitivity.winner,
     )
 
 
 def _notes(found: "Diagnosis") -> list[str]:
     notes = [
         "Every image was made by the generator, so this speaks about what the generator can draw.",
-        "A short bar has two readings: the model does not mind the attribute, or the edit did not "
-        "show it. The pairs above tell which.",
+        "A bar counts movement of the model's answer, not mistakes: an edit that changes what the "
+        "model is asked about moves it rightly.",
     ]
     if not found.result.consistency:
         notes.append(
@@ -132,38 +162,26 @@ def _notes(found: "Diagnosis") -> list[str]:
     return notes
 
 
-def verdict(sensitivity: pd.DataFrame) -> str:
-    """One or two sentences on the strongest attribute, and on how sure that is.
-
-    Args:
-        sensitivity: as for ``write_report``, in any order.
-    """
-    ranked = sensitivity.sort_values("h", ascending=False).to_dict("records")
-    first, others = ranked[0], ranked[1:]
-    interval = f"{first['low']:.2f} to {first['high']:.2f}"
-    if first["high"] < 0.005:
-        return "None of these attributes moved the model: every mean change is below 0.005."
-    moved = (
-        f"“{first['attribute']}” moved the model's probability by {first['h']:.2f} on average "
-        f"(95 % interval {interval}, {first['n']} images)"
-    )
-    if not others:
-        return (
-            f"{moved}. No other attribute was asked about, so there is nothing to compare it with."
+def _next_steps(found: "Diagnosis") -> list[str]:
+    measured = found.sensitivity
+    steps = ["Look at the pairs: if the edits do not look like their words, do not believe a bar."]
+    if not all(measured.shown):
+        steps.append(
+            "For what was not shown, try other words (synonyms, or what one would see), or edits "
+            "along gradients (directions = “gradient”)."
         )
-    rivals = [row["attribute"] for row in others if not row["behind_low"] > 0]
-    if not rivals:
-        return (
-            f"The model hangs most on one attribute: {moved}, {100 * first['share']:.0f} % of all "
-            "movement found. In the same images, every other moved it less."
-        )
-    names = " and ".join(f"“{name}”" for name in rivals[:2])
-    if len(rivals) > 2:
-        names = f"{len(rivals)} others, such as {names}"
-    return (
-        f"No single attribute stands out: {moved}, the most of all, but in the same images not "
-        f"surely more than {names}. More images would tell them apart."
+    if measured.winner is None and len(measured.attributes) > 1:
+        steps.append("Where the verdict says how many images would tell, ask again with so many.")
+    steps.append(
+        f"Ask again with another seed of the images than {found.result.seed}: what is true of the "
+        "model comes again."
     )
+    if measured.winner is not None:
+        steps.append(
+            f"Check “{measured.winner}” on photographs of your own, with it and without, before "
+            "you act on it."
+        )
+    return steps
 
 
 def words(value: Any) -> str:
@@ -181,8 +199,8 @@ def words(value: Any) -> str:
     return str(value)
 
 
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def data_uri(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64," + base64.b64encode(content).decode()
 
 
 def image_png(image: np.ndarray) -> bytes:
@@ -204,9 +222,8 @@ def image_png(image: np.ndarray) -> bytes:
 
 
 def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(pair) | {
-        name: data_uri(image_png(pair[name])) for name in ("original", "counterfactual")
-    }
+    images = {k: data_uri(image_png(pair[k])) for k in ("original", "counterfactual")}
+    return {"random": False, "added": None} | dict(pair) | images
 
 
 def _png(figure: "Figure") -> bytes:
@@ -224,4 +241,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["words"] = words
+    environment.filters["percent"] = lambda v: f"{100 * v:.0f} %" if v == v else "–"
     return environment

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
 from visiondx.core.seeds import check_seed
 from visiondx.core.stats import Estimate
 from visiondx.core.words import check_prompts
@@ -21,10 +22,11 @@ from visiondx.zoom.agreement import spearman
 from visiondx.zoom.directions import Directions, text_directions
 from visiondx.zoom.estimate import CHANNELS, check_estimator, edit_directions
 from visiondx.zoom.objective import Consistency
-from visiondx.zoom.result import SearchResult
+from visiondx.zoom.result import SearchResult, examples
 from visiondx.zoom.search import SearchSettings, search
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import task_of
+from visiondx.zoom.verdict import measure, verdict
 
 CHECKED = 4  # images that the target is tried on first
 
@@ -35,6 +37,7 @@ class Diagnosis:
 
     sensitivity: Sensitivity
     result: SearchResult
+    labels: tuple[str, ...]  # the target's
     truth: Sensitivity | None = None
     planted: str | None = None  # the prompt of the planted attribute, if the target has one
 
@@ -42,12 +45,28 @@ class Diagnosis:
     def directions(self) -> Directions:
         return self.result.directions
 
+    @property
+    def what(self) -> str:
+        """What h is a mean change of: "the model's probability of “male”"."""
+        return measure(self.result.task, self.labels)
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, and what not; see ``zoom.verdict``."""
+        return verdict(self.sensitivity, self.what)
+
     def metrics(self) -> dict[str, Estimate | float]:
-        """Flat, for ``runs.record``: h of each prompt, and the score against the truth."""
+        """Flat, for ``runs.record``: h of each prompt, in how many pairs CLIP and the judges see
+        its edit, and the score against the truth.
+        """
         measured = self.sensitivity
         found: dict[str, Estimate | float] = {
             f"h.{name}": h for name, h in zip(measured.attributes, measured.h, strict=True)
         }
+        for key, reader in (("seen", measured.seen), ("judged", measured.judged)):
+            if reader is not None:
+                shares = zip(measured.attributes, reader.share, strict=True)
+                found |= {f"{key}.{name}": share for name, share in shares if share.n}
         if self.planted:
             found["planted_rank"] = measured.place(self.planted)
             found["planted_apart"] = int(measured.apart and measured.place(self.planted) == 1)
@@ -70,31 +89,38 @@ class Diagnosis:
         return joined.rename(columns={"low": "true_low", "high": "true_high"})
 
     def counterfactuals(self, pairs: int = 4) -> list[dict]:
-        """The strongest pairs of each attribute, as ``report.write_report`` takes them."""
-        strips = []
-        for n, attribute in enumerate(self.result.attributes):
-            best = self.result.strongest(n, pairs)
-            images = zip(self.result.originals(best), self.result.images(best, n), strict=True)
-            strips.append(
-                {
-                    "attribute": attribute,
-                    "pairs": [
-                        {
-                            "original": _pixels(x),
-                            "counterfactual": _pixels(edited),
-                            "p_original": float(self.result.p_original[i]),
-                            "p_counterfactual": float(self.result.p[i, n]),
-                        }
-                        for i, (x, edited) in zip(best, images, strict=True)
-                    ],
-                }
-            )
-        return strips
+        """Pairs of each attribute, as ``report.write_report`` takes them; see ``examples``."""
+        return [
+            {
+                "attribute": self.result.attributes[n],
+                "pairs": [
+                    {
+                        "original": _pixels(x),
+                        "counterfactual": _pixels(edited),
+                        "p_original": float(self.result.p_original[i]),
+                        "p_counterfactual": float(self.result.p[i, n]),
+                        "added": bool(self.result.w[i, n] > 0),
+                        "random": 0 < place == len(chosen) - 1,
+                    }
+                    for place, (i, x, edited) in enumerate(
+                        zip(
+                            chosen,
+                            self.result.originals(chosen),
+                            self.result.images(chosen, n),
+                            strict=True,
+                        )
+                    )
+                ],
+            }
+            for n, chosen in examples(self.result.change, pairs, self.result.seed).items()
+        ]
 
     def save(self, folder: str | Path) -> None:
-        """sensitivity.csv, search.csv and search.safetensors."""
+        """sensitivity.csv, search.csv, search.safetensors and verdict.txt."""
         self.sensitivity.save(folder)
         self.result.save(folder)
+        with atomic_write(Path(folder) / "verdict.txt") as path:
+            path.write_text(self.verdict + "\n", encoding="utf-8")
 
 
 def check(
@@ -208,7 +234,7 @@ def diagnose(
         edits = edits.of(attributes)
     styles = generator.sample_styles(images, seed, truncation)
     result = search(generator, target, encoder, edits, styles, settings, consistency, seed)
-    return Diagnosis(Sensitivity.from_search(result), result)
+    return Diagnosis(Sensitivity.from_search(result, encoder), result, tuple(target.labels))
 
 
 def _loaded(target: Target | nn.Module | str, generator, encoder) -> tuple:

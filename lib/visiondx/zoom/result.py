@@ -1,9 +1,10 @@
 """What a search found: weights and probabilities of every step, and the images on demand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -113,8 +114,11 @@ class SearchResult:
         )
 
     def plot(self, pairs: int = 4) -> Figure:
-        """The strongest counterfactuals: a row an attribute; original, edited, original, ..."""
-        return strongest_pairs(self, pairs)
+        """Counterfactuals: a row an attribute, strongest first; original, edited, original, ...
+
+        The last pair of a row is a random one; no image stands twice. See ``examples``.
+        """
+        return pairs_grid(self, examples(self.change, pairs, self.seed))
 
     @torch.no_grad()
     def plot_paths(self, pairs: Sequence[tuple[int, int]], target, frames: int = 6) -> Figure:
@@ -156,13 +160,44 @@ class SearchResult:
         return self.generator.synthesize(styles.to(self.generator.style_mean.device)).cpu()
 
 
-def strongest_pairs(found, pairs: int) -> Figure:
-    """``SearchResult.plot``, of anything that knows its strongest images and their p."""
+def examples(change: Tensor, pairs: int, seed: int | None = None) -> dict[int, list[int]]:
+    """Which images to show of each attribute, the most influential first: {attribute: images}.
+
+    An attribute's strongest images, and last of all one drawn among the others, by ``seed``: the
+    strongest alone show what an edit can do, not what it mostly does. No image stands twice, so the
+    strongest are those that no attribute before has taken. (Where there are too few images for
+    that, none stands twice in a row.)
+
+    Args:
+        change: (B, N). pairs: images of each, fewer where there are fewer.
+    """
+    count = min(pairs, len(change))
+    best = max(count - 1, 1)
+    rng = np.random.default_rng(seed)
+    found: dict[int, list[int]] = {}
+    used: set[int] = set()
+    for n in change.mean(0).argsort(descending=True, stable=True).tolist():
+        ranked = change[:, n].argsort(descending=True, stable=True).tolist()
+        free = [image for image in ranked if image not in used]
+        if len(free) < count:
+            free, used = ranked, set()
+        found[n] = free[:best] + rng.choice(free[best:], count - best, replace=False).tolist()
+        used.update(found[n])
+    return found
+
+
+def pairs_grid(found, chosen: Mapping[int, Sequence[int]]) -> Figure:
+    """A row an attribute, of anything that makes its images again and knows their p.
+
+    Args:
+        chosen: of ``examples``; the last image of a row is titled as random.
+    """
     images, titles = [], []
-    for n in range(len(found.attributes)):
-        best = found.strongest(n, pairs)
-        for i, x, edited in zip(best, found.originals(best), found.images(best, n), strict=True):
+    for n, row in chosen.items():
+        made = zip(row, found.originals(row), found.images(row, n), strict=True)
+        for place, (i, x, edited) in enumerate(made):
             images += [x, edited]
-            titles += [f"{found.p_original[i]:.2f}", f"→ {found.p[i, n]:.2f}"]
-    columns = 2 * min(pairs, len(found.p_original))
-    return plots.image_grid(torch.stack(images), titles, columns, rows=found.attributes)
+            drawn = 0 < place == len(row) - 1
+            titles += [f"{found.p_original[i]:.2f}", f"→ {found.p[i, n]:.2f}" + drawn * " random"]
+    rows = [found.attributes[n] for n in chosen]
+    return plots.image_grid(torch.stack(images), titles, len(images) // len(rows), rows=rows)

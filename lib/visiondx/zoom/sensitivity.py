@@ -1,7 +1,7 @@
 """Attribute sensitivity: Eq. 11 of ZOOM, with intervals; the true one has the same type."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from visiondx.core.files import atomic_write
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.show import plots
 from visiondx.zoom.result import SearchResult
+from visiondx.zoom.visibility import Visibility, clip_visibility
+
+MOVES = 0.02  # a mean change that is surely as large as this is worth a name
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Sensitivity:
     Of a keypoint detector, its points; of a segmentation network, its parts (see ``zoom.tasks``).
     ``source`` says how: "search" (ZOOM's counterfactuals), "supervised" (the same search through
     the renderer), "intervention" (the renderer switches it), or "drawing" (the points or parts
-    themselves).
+    themselves). ``seen`` and ``judged`` say in which pairs the edit showed, to CLIP and to a
+    world's judges; None where nobody was asked.
     """
 
     attributes: tuple[str, ...]
@@ -33,6 +37,9 @@ class Sensitivity:
     flipped: Tensor  # (B, N) bool, the predicted label changed
     source: str
     seed: int | None = None
+    seen: Visibility | None = None
+    judged: Visibility | None = None
+    unknown: tuple[tuple[str, ...], ...] = ()  # of each attribute, words that CLIP does not know
 
     def __post_init__(self):
         if self.change.ndim != 2 or self.change.shape[1] != len(self.attributes):
@@ -42,8 +49,14 @@ class Sensitivity:
             )
 
     @classmethod
-    def from_search(cls, result: SearchResult) -> "Sensitivity":
-        return cls(result.attributes, result.change, result.flipped, "search", result.seed)
+    def from_search(cls, result: SearchResult, encoder=None) -> "Sensitivity":
+        """Of the kept counterfactuals; an encoder is asked in which of them the edit shows."""
+        found = cls(result.attributes, result.change, result.flipped, "search", result.seed)
+        if encoder is None:
+            return found
+        words = getattr(encoder, "unknown_words", lambda texts: [[] for _ in texts])
+        unknown = tuple(map(tuple, words(result.attributes)))
+        return replace(found, seen=clip_visibility(result, encoder), unknown=unknown)
 
     @classmethod
     def pool(cls, parts: Sequence["Sensitivity"]) -> "Sensitivity":
@@ -58,7 +71,10 @@ class Sensitivity:
                 f"{len(parts)} of {sorted({part.source for part in parts})}."
             )
         change, flipped = (torch.cat([getattr(p, k) for p in parts]) for k in ("change", "flipped"))
-        return cls(parts[0].attributes, change, flipped, parts[0].source)
+        readers = (Visibility.pool([getattr(p, k) for p in parts]) for k in ("seen", "judged"))
+        return cls(
+            parts[0].attributes, change, flipped, parts[0].source, None, *readers, parts[0].unknown
+        )
 
     @cached_property
     def h(self) -> tuple[Estimate, ...]:
@@ -104,26 +120,65 @@ class Sensitivity:
         rest = (self.behind[self.attributes.index(name)] for name in self.rank[1:])
         return bool(self.raw.max() > 0) and all(gap.low > 0 for gap in rest)
 
+    @property
+    def needed(self) -> np.ndarray:
+        """At how many images each attribute would be surely behind the first, (N,): (1.96 s / d)².
+
+        d is the mean paired difference and s its standard deviation over images, both as measured
+        here; infinite where d is 0.
+        """
+        change = self.change.double().numpy()
+        gaps = change[:, [self.attributes.index(self.rank[0])]] - change
+        gap = gaps.mean(0)
+        ratio = np.divide(gaps.std(0), gap, out=np.full_like(gap, np.inf), where=gap > 0)
+        return np.ceil((1.96 * ratio) ** 2)
+
+    @property
+    def shown(self) -> tuple[bool, ...]:
+        """Whether an attribute's edit shows what its words say: to CLIP, which must know the words,
+        and to the judges. True where nobody was asked.
+        """
+        readers = [reader.shown for reader in (self.seen, self.judged) if reader is not None]
+        if self.unknown:
+            readers.append(tuple(not words for words in self.unknown))
+        return tuple(all(reader[n] for reader in readers) for n in range(len(self.attributes)))
+
+    @property
+    def winner(self) -> str | None:
+        """The attribute that the target may be said to hang on most, or None.
+
+        The first, if every other is surely behind it (``apart``), it surely moves the target by
+        ``MOVES`` or more, flips an image or more, and its edit shows it (``shown``). Without the
+        others, an untrained network has a winner, and so has an edit that shows something else.
+        """
+        first = self.attributes.index(self.rank[0])
+        moves = self.h[first].low >= MOVES and bool(self.flipped[:, first].any())
+        return self.rank[0] if self.apart and moves and self.shown[first] else None
+
     def of(self, attributes: Sequence[str]) -> "Sensitivity":
         """The same for some of the attributes, in the given order."""
         columns = [self.attributes.index(name) for name in attributes]
-        return Sensitivity(
-            tuple(attributes),
-            self.change[:, columns],
-            self.flipped[:, columns],
-            self.source,
-            self.seed,
+        return replace(
+            self,
+            attributes=tuple(attributes),
+            change=self.change[:, columns],
+            flipped=self.flipped[:, columns],
+            seen=self.seen and self.seen.of(columns),
+            judged=self.judged and self.judged.of(columns),
+            unknown=tuple(self.unknown[column] for column in columns if self.unknown),
         )
 
     def renamed(self, attributes: Sequence[str]) -> "Sensitivity":
         """The same under other names (a prompt for the renderer's attribute)."""
-        return Sensitivity(tuple(attributes), self.change, self.flipped, self.source, self.seed)
+        return replace(self, attributes=tuple(attributes))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an attribute, strongest first: h with its interval and n, share, flip rate.
 
         ``behind_low`` is the lower end of ``behind``'s interval: above 0, the attribute moved the
-        target less than the first, image by image.
+        target less than the first, image by image. ``seen`` and ``judged``, with intervals, are the
+        shares of pairs in which CLIP and the judges see the edit, if they were asked (NaN: of words
+        that no judge reads); ``shown`` says whether it surely shows at all.
         """
         frame = pd.DataFrame([estimate.as_dict() for estimate in self.h])
         frame = frame.rename(columns={"value": "h"})
@@ -131,6 +186,12 @@ class Sensitivity:
         frame["behind_low"] = [gap.low for gap in self.behind]
         frame["share"] = self.share
         frame["flip_rate"] = self.flipped.double().mean(0).numpy()
+        for name, reader in (("seen", self.seen), ("judged", self.judged)):
+            if reader is not None:
+                frame[name] = [share.value if share.n else np.nan for share in reader.share]
+                frame[f"{name}_low"] = [share.low for share in reader.share]
+                frame[f"{name}_high"] = [share.high for share in reader.share]
+        frame["shown"] = self.shown
         frame["source"] = self.source
         return frame.sort_values("h", ascending=False, kind="stable", ignore_index=True)
 

@@ -30,7 +30,7 @@ from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write
 from visiondx.models.device import device_of
 from visiondx.models.target import Target
-from visiondx.zoom.result import strongest_pairs
+from visiondx.zoom.result import examples, pairs_grid
 from visiondx.zoom.search import SearchSettings, search_pairs
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import crossed, task_of
@@ -131,8 +131,8 @@ class Supervised:
         )
 
     def plot(self, pairs: int = 4) -> Figure:
-        """The strongest counterfactuals: a row an attribute; original, moved, original, ..."""
-        return strongest_pairs(self, pairs)
+        """As ``SearchResult.plot``: strongest pairs and a random one, a row an attribute."""
+        return pairs_grid(self, examples(self.sensitivity.change, pairs, self.seed))
 
     def save(self, folder: str | Path) -> None:
         """Write supervised.csv."""

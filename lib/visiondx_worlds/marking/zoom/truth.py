@@ -12,8 +12,10 @@ from visiondx.core.words import plain
 from visiondx.models.device import device_of
 from visiondx.models.outputs import displacement, extent, mean_iou
 from visiondx.zoom.diagnose import Diagnosis
+from visiondx.zoom.result import SearchResult
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.tasks import LIMITS, compare, crossed, task_of
+from visiondx.zoom.visibility import Visibility, read_pairs
 from visiondx_worlds.worlds.parts import coverage
 
 
@@ -151,13 +153,19 @@ def label_prompts(world, target) -> tuple[str, str] | None:
 
 
 def with_truth(
-    found: Diagnosis, world, target, known: dict[str, str] | None = None, images: int = 256
+    found: Diagnosis,
+    world,
+    target,
+    known: dict[str, str] | None = None,
+    images: int = 256,
+    judges=None,
 ) -> Diagnosis:
     """The diagnosis with the true sensitivities of those prompts that the world knows.
 
     Args:
         found: of ``target``. known: prompt -> the world's attribute, see ``named``.
         images: scenes, of the diagnosis's own seed, each drawn with and without each attribute.
+        judges: of the world; they say in which pairs the edit shows. None asks nobody.
 
     Raises:
         InputError: ``images`` below 2, or an attribute that the world does not have.
@@ -168,4 +176,35 @@ def with_truth(
     truth = true_sensitivity(world, target, list(spoken.values()), images, found.sensitivity.seed)
     prompts = {name: prompt for prompt, name in spoken.items()}
     planted = prompts.get(target.config.get("planted"))
+    if judges is not None:
+        judged = judged_visibility(found.result, judges, spoken)
+        found = replace(found, sensitivity=replace(found.sensitivity, judged=judged))
     return replace(found, truth=truth.renamed(list(spoken)), planted=planted)
+
+
+@torch.no_grad()
+def judged_visibility(result: SearchResult, judges, spoken: dict[str, str]) -> Visibility:
+    """In which kept pairs what the judges read switched, on if w adds it and off if it takes away.
+
+    Pairs are left out in which they disagree, before or after, and attributes that they cannot
+    read.
+
+    Args:
+        judges: ``read`` and ``column``, see ``models.judges``. spoken: prompt -> their name of it.
+    """
+
+    def read(images: Tensor) -> Tensor:
+        return torch.cat(judges.read(images), 1)
+
+    seen = torch.zeros(result.w.shape, dtype=torch.bool)
+    sure = torch.zeros_like(seen)
+    before, after = read_pairs(result, read)  # (B, 2 A), (B, N, 2 A): what is there, and doubts
+    own = len(judges.binary)
+    for n, prompt in enumerate(result.attributes):
+        if prompt not in spoken:
+            continue
+        k = judges.column(spoken[prompt])
+        there, edited = before[:, k], after[:, n, k]
+        seen[:, n] = (there != edited) & (edited == (result.w[:, n] > 0))
+        sure[:, n] = ~(before[:, own + k] | after[:, n, own + k])
+    return Visibility(seen, sure)
