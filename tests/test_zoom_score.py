@@ -14,6 +14,7 @@ from visiondx.zoom.relevance import relevance_matrix
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx.zoom.sweep import sweep
+from visiondx.zoom.visibility import Visibility
 from visiondx_worlds.marking.zoom.planted_examples import plot_examples
 from visiondx_worlds.marking.zoom.score import Case, kept_sensitivity, run_case, score, to_frame
 from visiondx_worlds.marking.zoom.truth import Interventions, label_prompts
@@ -91,6 +92,11 @@ def test_a_finished_seed_is_not_measured_again(tmp_path):
     assert first.attributes == second.attributes == ("$", "<b>", "é")
     assert torch.equal(first.change, second.change)
     assert torch.equal(second.flipped, of(0.1, 0.2, 0.3).flipped)
+    assert second.seen is None
+    found = of(0.1, 0.2, 0.3)
+    shown = replace(found, seen=Visibility(found.change > 0.15, found.change < 0.25))
+    seen = [kept_sensitivity(tmp_path, "shown", lambda: shown).seen for _ in range(2)][1]
+    assert [(each.value, each.n) for each in seen.share] == [(0, 4), (1, 4), (0, 0)]
     kept_sensitivity(tmp_path, json.dumps(["other"]), measure)
     kept_sensitivity(None, "key", measure)
     assert len(calls) == 3
@@ -188,7 +194,7 @@ def test_label_prompts_are_those_of_the_targets_card():
     target = Target(GridClassifier({0: 4.0}))
     assert label_prompts(GridWorld(), target) is None
     target.config = {"label": "dark"}
-    assert label_prompts(GridWorld(), target) == (prompt(3), prompt(3))
+    assert label_prompts(GridWorld(), target) == (prompt(3), NEUTRAL)
     target.config = {"label": "cat", "world": "animals"}
     with pytest.raises(InputError, match=r"'cat', which this world does not have.*'animals'"):
         label_prompts(GridWorld(), target)

@@ -123,7 +123,7 @@ class GridWorld:
         return grid.expand(-1, 3, -1, -1)
 
     def prompt(self, name: str, present=True, seed=None, heldout=False) -> str:
-        return prompt({"bright": 0, "dark": 3}[name])
+        return prompt({"bright": 0, "dark": 3}[name]) if present else NEUTRAL
 
 
 class GridJudges(nn.Module):

@@ -27,6 +27,7 @@ from visiondx.zoom.directions import Directions
 from visiondx.zoom.estimate import CHANNELS
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.visibility import Visibility
 from visiondx_worlds.marking.zoom.truth import Interventions, label_prompts
 from visiondx_worlds.models.embedded_targets import fingerprint
 
@@ -205,17 +206,22 @@ def kept_sensitivity(
     about["source"] = found.source
     with atomic_write(path) as temporary:
         tensors = {"change": found.change, "flipped": found.flipped}
+        if found.seen is not None:
+            tensors |= {"seen": found.seen.seen, "sure": found.seen.sure}
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, about)
     return _read(path)
 
 
 def _read(path: Path) -> Sensitivity:
     with safe_open(path, "pt") as file:
-        about = file.metadata()
+        about, seen = file.metadata(), None
+        if "seen" in file.keys():
+            seen = Visibility(file.get_tensor("seen"), file.get_tensor("sure"))
         return Sensitivity(
             tuple(json.loads(about["attributes"])),
             file.get_tensor("change"),
             file.get_tensor("flipped"),
             about.get("source", "search"),
             json.loads(about["seed"]),
+            seen,
         )
