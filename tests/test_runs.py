@@ -42,6 +42,12 @@ def make(path, *code, tagged=PARAMETERS, title="# A small one"):
     return path
 
 
+def too_long(encoder, texts):
+    assert encoder == "small"
+    if long := [text for text in texts if len(text) > 30]:
+        raise InputError(f"{long[0]!r} is too long.")
+
+
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     """A repository with notebooks/sub/small.ipynb and two presets."""
@@ -55,6 +61,7 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     offers = {"targets": ["young"], "generators": ["faces"], "encoders": ["small"]}
     provider = SimpleNamespace(**{kind: lambda n=names: n for kind, names in offers.items()})
+    provider.check_texts = too_long
     monkeypatch.setattr(registry, "providers", lambda: (provider,))
     make(tmp_path / "notebooks" / "sub" / "small.ipynb", WORK, "1 + 1")
     return tmp_path
@@ -274,7 +281,17 @@ def test_list_shows_names_titles_and_usable_presets(house, capsys):
     assert len(lines) == 2
 
 
+def with_diagnose(house):
+    """The house with a notebook of the parameters that a diagnosis has."""
+    (house / "data" / "presets" / "embedded.yaml").write_text("{}")
+    words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
+    names = 'name = ""\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
+    tagged = f"{PARAMETERS}\nsteps = 4\n{words}\n{names}"
+    make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
+
+
 def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypatch, capsys):
+    with_diagnose(house)
     calls = []
     monkeypatch.setattr(runs, "run_notebook", lambda *given: calls.append(given) or Path("out"))
     (house / "my model.py").write_text("def load(): ...")
@@ -321,6 +338,9 @@ YOUNG = ["--target", "young", "--attributes"]
         ([*YOUNG, "a face", "--neutral", "A face"], "both the neutral prompt"),
         ([*YOUNG, "a", "--consistency", "b"], "takes two prompts"),
         ([*YOUNG, "a", "--consistency", "b", "B"], "consistency are named twice"),
+        ([*YOUNG, "a" * 31], "too long"),
+        ([*YOUNG, "a", "--neutral", "b" * 31], "too long"),
+        ([*YOUNG, "a", "--consistency", "b", "c" * 31], "too long"),
         ([*YOUNG, "a", "--generator", "dogs"], "No generator 'dogs': choose from faces."),
         ([*YOUNG, "a", "--images", "1"], "'images' must be 2 or more"),
         ([*YOUNG, "a", "--steps", "0"], "'steps' must be 1 or more"),
@@ -331,13 +351,9 @@ YOUNG = ["--target", "young", "--attributes"]
 def test_diagnose_refuses_bad_input_in_one_line(house, capsys, monkeypatch, arguments, named):
     monkeypatch.chdir(house)
     monkeypatch.setattr(runs, "_execute", lambda *_: pytest.fail("a kernel was started"))
-    (house / "data" / "presets" / "embedded.yaml").write_text("{}")
+    with_diagnose(house)
     (house / "mine.py").write_text("def load(): ...")
     (house / "half.py").write_text("def load(:")
-    words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
-    names = 'name = ""\ngenerator = "faces"\nencoder = "small"'
-    tagged = f"{PARAMETERS}\nsteps = 4\n{words}\n{names}"
-    make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
     assert cli.main(["diagnose", *arguments]) == 2
     error = capsys.readouterr().err
     assert named in error

@@ -3,8 +3,8 @@
 A package offers models by an entry point of the group ``visiondx.models``: a module with any of the
 functions ``target(name)``, ``encoder(name, device)``, ``generator(name)`` and
 ``relevance(generator, encoder)``; ``targets(task, world)``, ``encoders()`` and ``generators()``
-give the names that are shown, ``unlisted(kind)`` those that load as well. This package itself holds
-no weights.
+give the names that are shown, ``unlisted(kind)`` those that load as well; ``check_texts(encoder,
+texts)`` refuses texts that are too long. This package itself holds no weights.
 """
 
 from functools import cache
@@ -58,6 +58,16 @@ def check_name(kind: str, name: str, *wanted: object) -> None:
     known = offered(f"{kind}s", *wanted) or known
     own = ', or name your own as "path/to/file.py:function"' if kind == "target" else ""
     raise InputError(f"No {kind} {name!r}: choose from {', '.join(known) or 'none'}{own}.")
+
+
+def check_texts(encoder: str, texts: list[str]) -> None:
+    """Raise InputError for a text that the encoder of this name does not read whole.
+
+    As ``check_name``, it loads no model. Who offers the encoder is asked.
+    """
+    for provider in providers():
+        if hasattr(provider, "check_texts"):
+            provider.check_texts(encoder, texts)
 
 
 def kept(kind: str, *given: object) -> object | None:

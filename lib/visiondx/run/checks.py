@@ -58,6 +58,10 @@ def _check_question(values: Mapping[str, Any]) -> None:
     for kind in ("generator", "encoder"):
         if isinstance(values.get(kind), str):
             registry.check_name(kind, values[kind])
+    lists = [each for each in (attributes, held, [neutral]) if isinstance(each, list)]
+    texts = [text for each in lists for text in each if isinstance(text, str)]
+    if texts and isinstance(values.get("encoder"), str):
+        registry.check_texts(values["encoder"], texts)
     if isinstance(values.get("target"), str):
         task, world = values.get("task", "binary"), values.get("generator")
         check_target(

@@ -147,6 +147,7 @@ def _diagnose(given: argparse.Namespace) -> None:
 
 
 def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any) -> Path:
+    presets.settings(path, preset, parameters)  # refused before it is said to run
     print(f"Running {notebooks.key(path)} with preset {preset}", flush=True)
     out = runs.run_notebook(path, preset, parameters, out)
     print(f"Done: {out / 'report.html'}")

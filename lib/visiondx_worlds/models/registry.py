@@ -54,6 +54,15 @@ def unlisted(kind: str) -> list[str]:
     return planted_names() if kind == "target" else []
 
 
+def check_texts(encoder: str, texts: list[str]) -> None:
+    """Raise InputError for a text that an embedded encoder does not read whole; none is loaded."""
+    from visiondx_worlds.models.tokenizer import Tokenizer
+
+    if encoder in encoders():
+        tokenizer = Tokenizer.load()
+        tokenizer.ids(texts, tokenizer.context_length)
+
+
 def target(name: str) -> Target:
     """An embedded target in eval mode; its ``config`` is its card.
 

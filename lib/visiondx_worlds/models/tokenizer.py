@@ -4,18 +4,22 @@ Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): the 256 bytes are in
 a word that the merges never saw falls back to pieces and, in the end, to bytes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tokenizers
-import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
-from torch import Tensor
 
 from visiondx.core import files
 from visiondx.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # `<eos>` is not 2: transformers' CLIP pools by the largest id for a model whose eos is 2.
 SPECIAL = ("<pad>", "<unused>", "<bos>", "<eos>")
@@ -40,7 +44,7 @@ class Tokenizer:
     @classmethod
     def train(
         cls, texts: Iterable[str], vocab_size: int = 1024, context_length: int = 48
-    ) -> "Tokenizer":
+    ) -> Tokenizer:
         """Learn the merges from a corpus; the result does not depend on the order of the texts."""
         bpe = tokenizers.Tokenizer(models.BPE())
         bpe.normalizer = normalizers.Sequence(
@@ -60,7 +64,7 @@ class Tokenizer:
         return cls(bpe, context_length)
 
     @classmethod
-    def load(cls, path: Path | None = None, context_length: int = 48) -> "Tokenizer":
+    def load(cls, path: Path | None = None, context_length: int = 48) -> Tokenizer:
         """Read the JSON file that `save` wrote (default: data/prompts/tokenizer.json).
 
         Raises:
@@ -99,13 +103,27 @@ class Tokenizer:
         return self.bpe.decode(ids).strip()
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
+        import torch
+
         texts = [texts] if isinstance(texts, str) else list(texts)
         length = context_length or self.context_length
+        rows = torch.full((len(texts), length), PAD, dtype=torch.long)
+        for row, ids in zip(rows, self.ids(texts, length), strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def ids(self, texts: list[str], length: int) -> list[list[int]]:
+        """The ids of each text, from `<bos>` to `<eos>`; without torch.
+
+        Raises:
+            InputError: an empty text, or one with more than ``length`` ids.
+        """
         # A lone surrogate (half a character) has no UTF-8 form: it becomes "?".
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = self.bpe.encode_batch(clean, add_special_tokens=False)
-        rows = torch.full((len(texts), length), PAD, dtype=torch.long)
-        for row, text, encoding in zip(rows, texts, encodings, strict=True):
+        found = []
+        for text, encoding in zip(
+            texts, self.bpe.encode_batch(clean, add_special_tokens=False), strict=True
+        ):
             ids = [BOS, *encoding.ids, EOS]
             if len(ids) == 2:
                 raise InputError(f"The prompt {text!r} is empty; write a few words.")
@@ -114,5 +132,5 @@ class Tokenizer:
                     f"The prompt {text!r} needs {len(ids)} tokens and the encoder reads {length}; "
                     "shorten it."
                 )
-            row[: len(ids)] = torch.tensor(ids)
-        return rows
+            found.append(ids)
+        return found
