@@ -10,6 +10,7 @@ import torch
 
 import visiondx as vx
 from visiondx.models import registry
+from visiondx.run import cli, notebooks
 from visiondx.zoom.relevance import relevance_matrix
 from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, prompt
 
@@ -85,3 +86,26 @@ def test_without_a_checkout_the_embedded_models_say_what_they_need(tmp_path, mon
     ):
         vx.Encoder.load()
     assert registry.kept("relevance", "a", "b") is None  # then it is computed
+
+
+def test_without_a_checkout_the_command_says_where_the_notebooks_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    for arguments in (["list"], ["run", "diagnose"]):
+        assert cli.main(arguments) == 2
+        assert "run them in a checkout of visiondx" in capsys.readouterr().err
+
+
+def test_embedded_names_are_known_and_others_are_not():
+    for kind, name in (
+        ("target", "young"),
+        ("target", "young-biased-bangs@1"),
+        ("encoder", "embedded"),
+    ):
+        registry.check_name(kind, name)
+    assert registry.offered("generators") == ["animals", "faces"]
+    with pytest.raises(
+        vx.InputError, match=r"No target .yuong.: choose from .*young.*, or name your"
+    ):
+        registry.check_name("target", "yuong")
+    with pytest.raises(vx.InputError, match="the encoder reads 48"):
+        registry.check_texts("embedded", ["a hat", "long words " * 40])

@@ -13,6 +13,9 @@ HEAVY = {"nbformat", "open_clip", "pandas", "papermill", "scipy.stats", "seaborn
 REFUSED = """
 from visiondx.run import cli
 assert cli.main(["run", "zoom/03_sensitivity", "-p", "imagse", "3"]) == 2
+diagnose = ["diagnose", "--target", "young-biased-bangs@1", "--attributes"]
+for wrong in (["a hat", "A hat"], ["long words " * 40], ["a hat", "--generator", "dogs"]):
+    assert cli.main([*diagnose, *wrong]) == 2
 """
 SOURCES = str(Path(visiondx.__file__).resolve().parents[1])
 
