@@ -8,8 +8,9 @@ from llm2loss_standins import redness
 from visiondx.core.errors import InputError
 from visiondx.llm2loss import fit, heads
 from visiondx.llm2loss.criteria import criteria
-from visiondx.llm2loss.fit import FitSettings, fit_heads
+from visiondx.llm2loss.fit import PAPER, FitSettings, fit_heads
 from visiondx.llm2loss.modality import placed
+from visiondx.llm2loss.resampling import draw
 
 SMALL = FitSettings(members=3, batch=64, epochs=12, patience=4, learning_rate=0.02, hidden=8)
 
@@ -70,17 +71,10 @@ def test_a_member_that_stopped_keeps_its_best_weights():
     assert (trained == (found.best + 1 + chosen.patience)).all()
     losses = torch.where(found.validation.isfinite(), found.validation, torch.inf)
     assert found.best.tolist() == losses.argmin(0).tolist()
-    # the kept weights give that loss: judge them on everything, once split as training does
-    held = []
-
-    def spy(h, y_held):
-        held.append(y_held)
-        return judge(h, y_held)
-
-    fit_heads(x, y, criterion, settings(epochs=1, head="mlp", members=4), 0, judge=spy)
-    rows = torch.tensor([(y == value).nonzero()[0, 0] for value in held[0]])
-    kept = judge(heads.scores(found.weights, x[rows], "mlp", chosen.hidden), y[rows])
-    torch.testing.assert_close(kept, losses.amin(0))
+    # the kept weights give that loss: judge them on what each stopped by, drawn as training does
+    stop = draw(len(x), True, [fit._seed(0, m, fit.BAGS) for m in range(4)], 0).stop
+    h = heads.scores(found.weights, x[stop], "mlp", chosen.hidden)
+    torch.testing.assert_close(judge(h, y[stop]), losses.amin(0))
 
 
 def test_members_and_seeds_differ():
@@ -89,6 +83,16 @@ def test_members_and_seeds_differ():
     first, second = (fit_heads(x, y, criterion, SMALL, seed) for seed in (0, 1))
     both = torch.cat((first.weights, second.weights))
     assert (torch.cdist(both, both) + torch.eye(6) > 1e-3).all()
+
+
+def test_the_papers_members_differ_by_their_starts_alone():
+    x, y = example()
+    criterion, _ = criteria("regressor", "all")
+    chosen = FitSettings(**{**vars(PAPER), "epochs": 2})
+    found = fit_heads(x, y, criterion, chosen, 0)
+    assert len(found.weights) == 5
+    assert (found.test == found.test[0]).all()
+    assert (torch.cdist(found.weights, found.weights) + torch.eye(5) > 1e-3).all()
 
 
 def test_an_interrupted_training_resumes_with_the_same_result(tmp_path, monkeypatch):
@@ -110,7 +114,7 @@ def test_an_interrupted_training_resumes_with_the_same_result(tmp_path, monkeypa
         fit_heads(*given, judge=judge, folder=tmp_path)
     again = fit_heads(*given, judge=judge, folder=tmp_path)
     assert epochs[5:7] == [5, 5]  # the lost epoch, and no more
-    for name in ("weights", "validation", "best"):
+    for name in ("weights", "validation", "best", "test"):
         torch.testing.assert_close(
             getattr(again, name), getattr(whole, name), rtol=0, atol=0, equal_nan=True
         )
@@ -146,10 +150,10 @@ def test_sampled_pairs_by_hand():
     [
         ({"head": "tree"}, "'tree': choose from linear, mlp"),
         ({"pairs": "some"}, "'some': choose from all, sampled"),
-        ({"members": 0}, "members must be positive"),
+        ({"members": 1}, "members and batch must be 2 or more"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"batch": 1}, "batch"),
-        ({"validation": 1.0}, "validation"),
+        ({"epochs": 0}, "epochs must be positive"),
     ],
 )
 def test_bad_settings(changes, said):

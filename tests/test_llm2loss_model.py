@@ -8,8 +8,9 @@ from scipy.stats import t as student
 
 from llm2loss_standins import ColourEncoder, coloured, redness
 from visiondx.core.errors import InputError
+from visiondx.core.stats import Estimate
 from visiondx.llm2loss import heads
-from visiondx.llm2loss.answers import Answers, Comparisons
+from visiondx.llm2loss.answers import Answers, Comparisons, interval
 from visiondx.llm2loss.audit import Audit
 from visiondx.llm2loss.fit import FitSettings
 from visiondx.llm2loss.modality import project
@@ -18,7 +19,8 @@ from visiondx_worlds.models.tiny_encoder import new_encoder
 from visiondx_worlds.models.tokenizer import Tokenizer
 
 NEUTRAL = ("a thing", "a picture")
-SETTINGS = FitSettings(batch=64, epochs=60, learning_rate=0.02, hidden=8)
+SETTINGS = FitSettings(members=7, batch=64, epochs=60, learning_rate=0.02, hidden=8)
+KNOWS, GUESSES = Estimate(0.5, 0.4, 0.6, 100), Estimate(0.1, -0.1, 0.3, 100)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_the_regressor_predicts_the_loss_itself(models):
 
 def test_the_ranker_is_level_on_average(models):
     h = models["ranker"].score(redness(400).embeddings)
-    torch.testing.assert_close(h.mean(1), torch.zeros(5), rtol=0, atol=1e-4)
+    torch.testing.assert_close(h.mean(1), torch.zeros(7), rtol=0, atol=1e-4)
 
 
 def test_the_classifier_knows_what_it_saw(models):
@@ -62,7 +64,7 @@ def test_the_classifier_knows_what_it_saw(models):
 def test_answers_are_the_members_aggregated(models, aggregation):
     model = LossModel(**{**vars(models["ranker"]), "aggregation": aggregation})
     found = model.ask(["red", "blue", "a green thing"])
-    assert found.members.shape == (5, 3)
+    assert found.members.shape == (7, 3)
     by_hand = getattr(found.members.double(), aggregation)(0)
     by_hand = by_hand if aggregation == "mean" else by_hand.values
     torch.testing.assert_close(found.value.double(), by_hand, rtol=1e-5, atol=1e-6)
@@ -78,7 +80,8 @@ def test_answers_are_the_members_aggregated(models, aggregation):
 def test_the_planted_cause_is_found_in_words(models, kind):
     found = models[kind].compare(["red", "red", "blue"], ["blue", "green", "green"])
     assert found.worse.tolist() == [True, True, False]
-    assert found.agree.all()
+    assert found.confident.all()
+    assert found.verdict == [f"worse on the {which}" for which in ("first", "first", "second")]
     assert (found.probability[:2] > 0.99).all()
     assert found.probability[2] < 0.01
     back = models[kind].compare("blue", "red")
@@ -92,21 +95,47 @@ def test_a_familiar_thing_is_never_worse(models):
     assert bool(model.compare("red", "blue").worse) == bool(a < b)
 
 
-def test_the_probability_by_hand():
+def test_probability_and_interval_by_hand():
     members = torch.tensor([[1.0, 2.0, 0.0, -1.0], [3.0, 2.0, 0.0, 1.0], [2.0, 2.0, 0.0, 0.0]])
-    found = Comparisons(*[("x",) * 4] * 2, members, "ranker", "mean", 0)
+    found = Comparisons(*[("x",) * 4, ("y",) * 4], members, "ranker", "mean", 0, KNOWS)
     first = student.cdf(2 / (1 * (4 / 3) ** 0.5), 2)
     expected = torch.tensor([first, 1.0, 0.5, 0.5], dtype=torch.float32)
     torch.testing.assert_close(found.probability, expected)
-    assert found.agree.tolist() == [True, True, False, False]
-    # of a normal distribution, a further member lies above what 20 % are said to do in 20 %
+    low, high = found.interval
+    reach = 4.302653 * (4 / 3) ** 0.5
+    torch.testing.assert_close(low[:2], torch.tensor([2 - reach, 2.0]))
+    torch.testing.assert_close(high[2:], torch.tensor([0.0, reach]))
+    assert found.confident.tolist() == [False, True, False, False]
+    # of a normal distribution, a further member lies above what 20 % are said to do in 20 %,
+    # and in the interval in 95 %
     members, further = torch.randn(5, 20_000), torch.randn(20_000)
-    said = Comparisons((), (), members - further, "ranker", "mean", 0).probability
+    said = Comparisons((), (), members - further, "ranker", "mean", 0, KNOWS)
     for share in (0.05, 0.2, 0.5, 0.9):
-        assert float((said < share).float().mean()) == pytest.approx(share, abs=0.01)
-    alone = Comparisons(("x",), ("y",), torch.tensor([[0.3]]), "ranker", "mean", 0)
-    assert alone.probability.tolist() == [1]
-    assert alone.spread.tolist() == [0]
+        assert float((said.probability < share).float().mean()) == pytest.approx(share, abs=0.01)
+    low, high = interval(members, "mean")
+    inside = (low < further) & (further < high)
+    assert float(inside.float().mean()) == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_verdict_needs_words_that_differ_and_a_model_that_knows():
+    members = torch.tensor([[1.0, 0.0, 1.0], [1.1, 0.0, -1.0], [0.9, 0.0, 0.5]])
+    words = ("a hat", "a hat", "a cat"), ("no hat", " a  hat", "a dog")
+    knows = Comparisons(*words, members, "ranker", "mean", 0, KNOWS)
+    assert knows.verdict == ["worse on the first", "the same sentence", "cannot tell"]
+    assert knows.warning == ""
+    guesses = Comparisons(*words, members, "ranker", "mean", 0, GUESSES)
+    nothing = "nothing can be said"
+    assert guesses.verdict == [nothing, "the same sentence", nothing]
+    assert not guesses.confident.any()
+    audit = Audit(("x",), members[:, :1], torch.zeros(3, 1), 1, "mean", 0, GUESSES)
+    answers = Answers(("x",), members[:, :1], "ranker", "mean", 0, GUESSES)
+    assert audit.verdict == [nothing]
+    for found in (guesses, audit, answers):
+        assert "no more than chance (Spearman on held-out examples 0.10 [-0.10, 0.30]" in (
+            found.warning
+        )
+        assert "knows no more than chance" in found.plot("x").axes[0].get_title()
+    assert "held-out Spearman 0.50 [0.40, 0.60]" in knows.plot().axes[0].get_title()
 
 
 def test_the_audit_is_the_rmm_table(models):
@@ -121,9 +150,14 @@ def test_the_audit_is_the_rmm_table(models):
     assert (frame["low"] <= frame["rmm"]).all()
     assert (frame["rmm"] <= frame["high"]).all()
     assert frame.set_index("attribute").loc["blue", "signed"] < 0
-    assert (frame["members"] == 5).all()
-    by_hand = Audit(("x",), torch.tensor([[1.0], [2.0], [9.0]]), torch.zeros(3, 1), -1, "median", 0)
-    assert by_hand.to_frame().loc[0, ["rmm", "signed"]].tolist() == [2, -2]
+    verdicts = frame.set_index("attribute")["verdict"]
+    assert verdicts[["red", "blue"]].tolist() == ["worse with it", "better with it"]
+    assert (frame["members"] == 7).all()
+    present = torch.tensor([[1.0, 1.0], [2.0, 2.0], [9.0, 3.0]])
+    by_hand = Audit(("x", "y"), present, torch.zeros(3, 2), -1, "median", 0, KNOWS).to_frame()
+    assert by_hand.loc[0, ["rmm", "signed", "low"]].tolist() == [2, -2, 0]  # 0 is in its interval
+    reach = 4.302653 * (4 / 3) ** 0.5
+    torch.testing.assert_close(by_hand["high"][1], 2 + reach)
 
 
 def test_centring_lets_words_mean_what_images_do():
@@ -147,6 +181,7 @@ def test_projected_words_lie_where_heads_have_learned(tmp_path):
     torch.testing.assert_close(model.score(texts, "text"), by_hand)
     assert project(texts, model.memory)[0, -1] > 0  # among the images
     assert len(model.memory) == 400
+    assert model.skill.low > 0.8
     model.save(tmp_path)
     again = LossModel.load(tmp_path, encoder)
     torch.testing.assert_close(again.ask(["red"]).members, model.ask(["red"]).members)
@@ -162,7 +197,8 @@ def test_saved_models_come_back(models, tmp_path):
         assert again.settings == model.settings
         torch.testing.assert_close(again.ask(["red"]).members, model.ask(["red"]).members)
         frame = pd.read_csv(tmp_path / kind / "training.csv")
-        assert frame["best"].sum() == 5
+        assert frame["best"].sum() == 7
+        assert again.skill == model.skill
     with pytest.raises(InputError, match="another encoder"):
         LossModel.load(tmp_path / "ranker", ColourEncoder("second"))
     with pytest.raises(InputError, match="no encoder to read sentences with"):
@@ -190,12 +226,12 @@ def test_an_ensemble_needs_no_encoder_to_score_images():
     data = redness(100)
     model = LossModel.fit(data, settings=SETTINGS)
     assert model.encoder_fingerprint == data.encoder
-    assert model.score(data.embeddings).shape == (5, 100)
+    assert model.score(data.embeddings).shape == (7, 100)
 
 
 def test_the_median_resists_one_member_gone_wrong():
     members = torch.tensor([[1.0], [1.1], [0.9], [1.0], [50.0]])
-    found = Answers(("x",), members, "ranker", "median", 0)
+    found = Answers(("x",), members, "ranker", "median", 0, KNOWS)
     assert found.value.tolist() == [1.0]
 
 
@@ -238,4 +274,4 @@ def test_the_embedded_encoder_refuses_long_text():
 
 def test_every_row_of_weights_is_a_head(models):
     model = models["ranker"]
-    assert model.weights.shape == (5, sum(heads.sizes("linear", 4, 8)))
+    assert model.weights.shape == (7, sum(heads.sizes("linear", 4, 8)))

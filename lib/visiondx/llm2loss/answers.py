@@ -1,4 +1,12 @@
-"""What an ensemble says of sentences: values with their spread, and comparisons of two (Fig. 3)."""
+"""What an ensemble says of sentences: values with their spread, and comparisons of two (Fig. 3).
+
+The members' values are taken for draws of a normal distribution: a further member's lies in the
+95 % interval value ± t s √(1 + 1/E), s their standard deviation and t a quantile of Student's
+distribution with E - 1 degrees of freedom. Where members resample the examples (``FitSettings``),
+s is the bootstrap's standard error, so that the interval is one for what another draw of the
+examples would say; of members that differ by their random starts alone it knows nothing of the
+examples.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +16,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from visiondx.core.files import atomic_write
+from visiondx.core.stats import Estimate
+from visiondx.llm2loss.resampling import doubt, titled
 from visiondx.show import plots
 from visiondx.show.words import figure_text, lend_fonts
 
@@ -23,11 +32,19 @@ MEANING = {
     "classifier": "familiarity (log-odds)",
 }
 QUARTILES = (0.25, 0.5, 0.75)
+LEVEL = 0.95
 
 
 def aggregated(members: Tensor, aggregation: str) -> Tensor:
     """(E, ...) -> (...): the mean or the median over members."""
     return members.mean(0) if aggregation == "mean" else members.quantile(0.5, 0)
+
+
+def interval(members: Tensor, aggregation: str) -> tuple[Tensor, Tensor]:
+    """(E, ...) -> the two ends (...) of the 95 % interval about the ensemble's value; E >= 2."""
+    count, value = len(members), aggregated(members, aggregation)
+    reach = stdtrit(count - 1, (1 + LEVEL) / 2) * (1 + 1 / count) ** 0.5 * members.std(0)
+    return value - reach, value + reach
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class Answers:
     kind: str
     aggregation: str
     seed: int
+    skill: Estimate  # of the loss model, see ``LossModel``
 
     @property
     def value(self) -> Tensor:
@@ -47,18 +65,34 @@ class Answers:
 
     @property
     def spread(self) -> Tensor:
-        """(P,) standard deviation over members; 0 of a single one."""
-        return self.members.std(0, correction=1 if len(self.members) > 1 else 0)
+        """(P,) standard deviation over members."""
+        return self.members.std(0)
+
+    @property
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """(P,), (P,): the ends of each answer's 95 % interval."""
+        return interval(self.members, self.aggregation)
+
+    @property
+    def warning(self) -> str:
+        """What to know before one believes any of it; mostly nothing."""
+        return doubt(self.skill)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, in the order in which they were asked."""
-        return _frame({"prompt": self.prompts}, self.value, self.spread, self.members)
+        return _frame({"prompt": self.prompts}, self)
 
     def plot(self, title: str = "") -> Figure:
-        """Each prompt's quartiles over members, largest value first; a dot a member."""
+        """Each prompt's quartiles over members and its interval, largest value first."""
         order = self.value.argsort(descending=True, stable=True)
         names = [self.prompts[i] for i in order.tolist()]
-        return quartile_bars(names, self.members[:, order], MEANING[self.kind], title)
+        return _quartile_bars(
+            names,
+            self.members[:, order],
+            MEANING[self.kind],
+            titled(title, self.skill),
+            tuple(end[order] for end in self.interval),
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write answers.csv."""
@@ -77,6 +111,7 @@ class Comparisons:
     kind: str
     aggregation: str
     seed: int
+    skill: Estimate  # of the loss model, see ``LossModel``
 
     @property
     def difference(self) -> Tensor:
@@ -85,13 +120,42 @@ class Comparisons:
 
     @property
     def spread(self) -> Tensor:
-        """(P,) standard deviation over members; 0 of a single one."""
-        return self.members.std(0, correction=1 if len(self.members) > 1 else 0)
+        """(P,) standard deviation over members."""
+        return self.members.std(0)
 
     @property
-    def agree(self) -> Tensor:
-        """(P,) bool: all members give the difference one sign."""
-        return (self.members > 0).all(0) | (self.members < 0).all(0)
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """(P,), (P,): the ends of each difference's 95 % interval."""
+        return interval(self.members, self.aggregation)
+
+    @property
+    def warning(self) -> str:
+        """What to know before one believes any of it; mostly nothing."""
+        return doubt(self.skill)
+
+    @property
+    def confident(self) -> Tensor:
+        """(P,) bool: 0 lies outside the interval, and the loss model knows more than chance."""
+        low, high = self.interval
+        return ((low > 0) | (high < 0)) & (not self.warning)
+
+    @property
+    def verdict(self) -> list[str]:
+        """Of each pair: "worse on the first" or "... second", "cannot tell", "the same sentence",
+        or "nothing can be said", by a loss model that knows no more than chance.
+        """
+        rows = zip(self.a, self.b, self.confident.tolist(), self.worse.tolist(), strict=True)
+        found = []
+        for a, b, confident, worse in rows:
+            if a.split() == b.split():
+                found.append("the same sentence")
+            elif self.warning:
+                found.append("nothing can be said")
+            elif confident:
+                found.append(f"worse on the {'first' if worse else 'second'}")
+            else:
+                found.append("cannot tell")
+        return found
 
     @property
     def worse(self) -> Tensor:
@@ -102,45 +166,51 @@ class Comparisons:
     def probability(self) -> Tensor:
         """(P,) that a is worse, as one further member would say.
 
-        The members' differences are taken for draws of a normal distribution whose mean m and
-        standard deviation s are unknown; the next draw is then above 0 with probability
-        F(m / (s sqrt(1 + 1/E))), F Student's distribution with E - 1 degrees of freedom. It
-        knows of the members' random starts only, not of what they all have wrong. Where they do
-        not differ, or there is but one: 1, 0, or 1/2 for no difference.
+        The members' differences are taken for draws of a normal distribution with mean m and
+        standard deviation s, both unknown; the next draw is then above 0 with probability
+        F(m / (s sqrt(1 + 1/E))), F Student's distribution with E - 1 degrees of freedom: above
+        .975 or below .025 where 0 lies outside the interval. It knows nothing of what all members
+        have wrong. Where they do not differ: 1, 0, or 1/2 for no difference.
         """
         count = len(self.members)
-        mean, scale = self.members.double().mean(0), self.spread.double() * (1 + 1 / count) ** 0.5
-        sure = (mean.sign() + 1) / 2
-        z = (mean / scale.clamp_min(1e-300)).clamp(-1e15, 1e15)
-        found = torch.as_tensor(stdtr(max(count - 1, 1), z.numpy()))
+        value, scale = self.difference.double(), self.spread.double() * (1 + 1 / count) ** 0.5
+        sure = (value.sign() + 1) / 2
+        z = (value / scale.clamp_min(1e-300)).clamp(-1e15, 1e15)
+        found = torch.as_tensor(stdtr(count - 1, z.numpy()))
         return torch.where(scale > 0, found, sure).float()
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a pair: difference, spread, quartiles, probability that a is worse, agreement."""
-        frame = _frame({"a": self.a, "b": self.b}, self.difference, self.spread, self.members)
-        frame["probability"], frame["agree"] = self.probability.numpy(), self.agree.numpy()
+        """One row a pair: difference, spread, interval, quartiles, probability, verdict."""
+        frame = _frame({"a": self.a, "b": self.b}, self)
+        frame["probability"], frame["verdict"] = self.probability.numpy(), self.verdict
         return frame
 
     def plot(self, title: str = "") -> Figure:
-        """Fig. 3: the quartiles of each difference; right of 0 the black box is worse on a."""
+        """Fig. 3: quartiles and interval of each difference; right of 0 it is worse on a."""
         names = [f"{a}\nagainst {b}" for a, b in zip(self.a, self.b)]
         text = {
             "regressor": "predicted loss of the first − of the second",
             "ranker": "rank score of the first − of the second",
             "classifier": "familiarity of the second − of the first",
         }[self.kind]
-        return quartile_bars(names, self.members, text, title, zero=True)
+        title = titled(title, self.skill)
+        return _quartile_bars(names, self.members, text, title, self.interval, zero=True)
 
     def save(self, folder: str | Path) -> None:
         """Write comparisons.csv."""
         _save(self.to_frame(), folder, "comparisons")
 
 
-def _frame(
-    named: dict[str, Sequence[str]], value: Tensor, spread: Tensor, members: Tensor
-) -> pd.DataFrame:
-    """Names, then value, spread, the three quartiles over members, and each member."""
-    columns: dict[str, object] = {**named, "value": value.numpy(), "spread": spread.numpy()}
+def _frame(named: dict[str, Sequence[str]], found: "Answers | Comparisons") -> pd.DataFrame:
+    """Names, then value, spread, interval, the three quartiles over members, and each member."""
+    members = found.members
+    columns: dict[str, object] = {
+        **named,
+        "value": aggregated(members, found.aggregation).numpy(),
+        "spread": found.spread.numpy(),
+        "low": found.interval[0].numpy(),
+        "high": found.interval[1].numpy(),
+    }
     quartiles = members.quantile(torch.tensor(QUARTILES, dtype=members.dtype), 0).numpy()
     columns |= dict(zip(("q1", "median", "q3"), quartiles, strict=True))
     columns |= {f"member_{i}": row for i, row in enumerate(members.numpy())}
@@ -152,31 +222,36 @@ def _save(frame: pd.DataFrame, folder: str | Path, name: str) -> None:
         frame.to_csv(path, index=False)
 
 
-def quartile_bars(
-    names: Sequence[str], members: Tensor, label: str, title: str = "", zero: bool = False
+def _quartile_bars(
+    names: Sequence[str],
+    members: Tensor,
+    label: str,
+    title: str,
+    ends: tuple[Tensor, Tensor],
+    zero: bool = False,
 ) -> Figure:
     """A row a name: a bar from the first to the third quartile, the median, a dot a member.
 
     Args:
-        members: (E, len(names)). zero: draw the line at 0.
+        members: (E, len(names)). ends: of the intervals, which are drawn as thin lines.
+        zero: draw the line at 0.
     """
     lines = sum(1 + name.count("\n") for name in names)
-    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.26 * lines), layout="constrained")
-    _bars(axis, members.double().numpy())
+    height = 0.9 + 0.26 * lines + 0.2 * title.count("\n")
+    figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")
+    at, values = np.arange(len(names)), members.double().numpy()
+    low, middle, high = np.quantile(values, QUARTILES, axis=0)
+    colour = np.where(ends[0].numpy() > 0, plots.FIRST, plots.REST)
+    axis.hlines(at, ends[0].numpy(), ends[1].numpy(), color=colour, linewidth=1.5)
+    axis.barh(at, high - low, left=low, height=0.5, color=colour, alpha=0.7)
+    axis.vlines(middle, at - 0.25, at + 0.25, color=plots.TRUTH, linewidth=2)
+    rows = np.broadcast_to(at, values.shape)
+    axis.plot(values.ravel(), rows.ravel(), ".", color=plots.TRUTH, markersize=3, alpha=0.5)
     if zero:
         axis.axvline(0, color="0.4", linewidth=1)
     axis.set_yticks(range(len(names)), [figure_text(name) for name in names], fontsize=8)
-    axis.set(xlabel=label, title=figure_text(title), ylim=(len(names) - 0.4, -0.6))
+    axis.set(xlabel=label, ylim=(len(names) - 0.4, -0.6))
+    axis.set_title(figure_text(title), fontsize=9)
     axis.spines[["top", "right", "left"]].set_visible(False)
     plt.close(figure)
     return lend_fonts(figure)
-
-
-def _bars(axis: Axes, members: np.ndarray) -> None:
-    at = np.arange(members.shape[1])
-    low, middle, high = np.quantile(members, QUARTILES, axis=0)
-    colour = np.where(low > 0, plots.FIRST, plots.REST)
-    axis.barh(at, high - low, left=low, height=0.5, color=colour, alpha=0.7)
-    axis.vlines(middle, at - 0.25, at + 0.25, color=plots.TRUTH, linewidth=2)
-    rows = np.broadcast_to(at, members.shape)
-    axis.plot(members.ravel(), rows.ravel(), ".", color=plots.TRUTH, markersize=4, alpha=0.6)

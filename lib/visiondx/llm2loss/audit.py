@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from visiondx.core.files import atomic_write
-from visiondx.core.stats import Estimate, bootstrap
-from visiondx.llm2loss.answers import aggregated
+from visiondx.core.stats import Estimate
+from visiondx.llm2loss.answers import aggregated, interval
+from visiondx.llm2loss.resampling import doubt, titled
 from visiondx.show import plots
 
 
@@ -29,24 +29,58 @@ class Audit:
     sign: int  # 1 where a larger score is worse, -1 where it is better
     aggregation: str
     seed: int
+    skill: Estimate  # of the loss model, see ``LossModel``
+
+    @property
+    def warning(self) -> str:
+        """What to know before one believes any of it; mostly nothing."""
+        return doubt(self.skill)
+
+    @property
+    def gaps(self) -> Tensor:
+        """(E, A) each member's; above 0: the black box is worse where the attribute is present."""
+        return self.sign * (self.present - self.absent)
 
     @property
     def signed(self) -> Tensor:
-        """(A,) above 0: the black box is worse where the attribute is present."""
-        return aggregated(self.sign * (self.present - self.absent), self.aggregation)
+        """(A,) the ensemble's."""
+        return aggregated(self.gaps, self.aggregation)
+
+    @property
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """(A,), (A,): the ends of the signed gaps' 95 % intervals, see ``answers``."""
+        return interval(self.gaps, self.aggregation)
 
     @property
     def rmm(self) -> Tensor:
         """(A,) |score of the attribute - score of its absence|."""
         return self.signed.abs()
 
+    @property
+    def verdict(self) -> list[str]:
+        """Of each attribute: "worse with it" or "better with it", "cannot tell", or "nothing can be
+        said", by a loss model that knows no more than chance.
+        """
+        if self.warning:
+            return ["nothing can be said"] * len(self.attributes)
+        ends = zip(*(end.tolist() for end in self.interval), strict=True)
+        return [
+            "worse with it" if low > 0 else "better with it" if high < 0 else "cannot tell"
+            for low, high in ends
+        ]
+
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """RMM by attribute, largest first; the intervals resample the members."""
-        statistic = _mean_gap if self.aggregation == "mean" else _median_gap
-        gaps = (self.present - self.absent).double().numpy()
+        """RMM by attribute, largest first.
+
+        The interval is that of the signed gap without its sign: from 0, where that holds 0.
+        """
+        low, high = self.interval
+        least = (low.clamp_min(0) - high.clamp_max(0)).tolist()
+        most = low.abs().maximum(high.abs()).tolist()
+        value, members = self.rmm.tolist(), len(self.gaps)
         return {
-            self.attributes[i]: bootstrap(gaps[:, i], statistic, seed=self.seed)
+            self.attributes[i]: Estimate(value[i], least[i], most[i], members)
             for i in self.rmm.argsort(descending=True, stable=True).tolist()
         }
 
@@ -59,22 +93,16 @@ class Audit:
             i = index[name]
             row = {"attribute": name, "present": float(scores[0][i]), "absent": float(scores[1][i])}
             row |= {"rmm": estimate.value, "low": estimate.low, "high": estimate.high}
-            rows.append(row | {"signed": float(self.signed[i]), "members": estimate.n})
+            row |= {"signed": float(self.signed[i]), "verdict": self.verdict[i]}
+            rows.append(row | {"members": estimate.n})
         return pd.DataFrame(rows)
 
     def plot(self, title: str = "") -> Figure:
         """The RMM of every attribute with its interval, largest first."""
+        title = titled(title, self.skill)
         return plots.intervals({"predicted": self.estimates}, title, "predicted RMM")
 
     def save(self, folder: str | Path) -> None:
         """Write audit.csv."""
         with atomic_write(Path(folder) / "audit.csv") as path:
             self.to_frame().to_csv(path, index=False)
-
-
-def _mean_gap(gaps: np.ndarray) -> float:
-    return abs(float(np.mean(gaps)))
-
-
-def _median_gap(gaps: np.ndarray) -> float:
-    return abs(float(np.median(gaps)))

@@ -1,7 +1,7 @@
-"""Training an ensemble of heads in one run: independent starts, orders and early stopping.
+"""Training an ensemble of heads in one run: independent examples, starts, orders, early stopping.
 
-Each member sees its own batches, drawn from its own seed, so that a stacked run gives what the
-members would give one after another.
+Each member draws its examples and its batches from its own seed, so that a stacked run gives what
+the members would give one after another.
 """
 
 import json
@@ -22,17 +22,22 @@ from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, digest
 from visiondx.core.loop import step_seed
 from visiondx.llm2loss import heads
+from visiondx.llm2loss.resampling import draw
 
 SAVE_SECONDS = 20.0  # between two checkpoints
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
-STARTS, ORDERS = 0, 1  # what a member's seed is used for
+STARTS, ORDERS, BAGS = 0, 1, 2  # what a member's seed is used for
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # scores (E, b), y (E, b) or (b,) -> (E,)
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How an ensemble is trained. The paper gives the heads, the ranker's pairs and 5 members.
+    """How an ensemble is trained.
+
+    The paper gives the heads, the ranker's pairs, and five members that differ by their random
+    starts alone: ``PAPER``. Five starts on the same examples know nothing of the chance in these
+    and agree on noise; by default sixteen members resample the examples, too.
 
     Raises:
         InputError: an unknown head or kind of pairs, or a number out of its range.
@@ -41,26 +46,29 @@ class FitSettings:
     head: str = "linear"  # or "mlp"
     hidden: int = 64  # units of the MLP
     pairs: str = "all"  # of a batch; or "sampled", as in the paper: each image in one pair
-    members: int = 5
+    members: int = 16
+    resample: bool = True  # each member learns from its own draw of the examples
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     epochs: int = 200
     patience: int = 10  # epochs without a better validation loss, after which a member stops
-    validation: float = 0.2  # share of the images
 
     def __post_init__(self) -> None:
         heads.sizes(self.head, 1, 1)
         if self.pairs not in ("all", "sampled"):
             raise InputError(f"No pairs {self.pairs!r}: choose from all, sampled.")
-        for name in ("hidden", "members", "epochs", "patience", "learning_rate"):
+        for name in ("hidden", "epochs", "patience", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}.")
-        if self.batch < 2 or self.weight_decay < 0 or not 0 < self.validation < 1:
+        if min(self.members, self.batch) < 2 or self.weight_decay < 0:
             raise InputError(
-                "batch must be 2 or more, weight_decay at least 0 and validation a share in "
-                f"(0, 1), got {self.batch}, {self.weight_decay} and {self.validation}."
+                "members and batch must be 2 or more and weight_decay at least 0, "
+                f"got {self.members}, {self.batch} and {self.weight_decay}."
             )
+
+
+PAPER = FitSettings(pairs="sampled", members=5, resample=False)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Fitted:
     weights: Tensor  # (E, P), each member's best
     validation: Tensor  # (epochs, E) loss after each epoch, NaN after a member has stopped
     best: Tensor  # (E,) the epoch of the best weights, from 0
+    test: Tensor  # (E, n) bool: the examples that a member has neither learned from nor stopped by
 
 
 @dataclass(frozen=True)
@@ -102,8 +111,8 @@ def fit_heads(
 
     Args:
         x: (n, D) embeddings. y: (n,) what to learn. criterion: a batch's loss, member by member.
-        seed: of the split, which all members share, and with a member's number of its start and
-            its batches.
+        seed: with a member's number, of its examples, its start and its batches; see
+            ``resampling.draw``.
         judge: the validation loss, if not ``criterion``.
         members: their numbers; default 0, 1, ..., settings.members - 1.
         folder: where checkpoints go; an interrupted training goes on there, a finished one is read.
@@ -112,15 +121,15 @@ def fit_heads(
         FloatingPointError: a validation loss is NaN or infinite (epoch and member are named).
     """
     numbers = list(range(settings.members) if members is None else members)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(step_seed(seed, 0)))
-    held = max(2, round(settings.validation * len(x)))
-    split = order.to(x.device).split([held, len(x) - held])
-    (x_held, x), (y_held, y) = ([t[rows] for rows in split] for t in (x, y))
+    drawn = draw(
+        len(x), settings.resample, [_seed(seed, m, BAGS) for m in numbers], step_seed(seed, 0)
+    )
+    learn, stop = drawn.learn.to(x.device), drawn.stop.to(x.device)
     head = (settings.head, settings.hidden)
     path = None
     if folder is not None:
-        about = json.dumps([asdict(settings), seed, numbers, held])
-        key = digest(x=x, y=y, held=y_held, about=torch.tensor(list(about.encode())))
+        about = json.dumps([asdict(settings), seed, numbers])
+        key = digest(x=x, y=y, about=torch.tensor(list(about.encode())))
         path = Path(folder) / f"fit-{key}.safetensors"
     state = _read(path, x.device) or _start(x, settings, [_seed(seed, m, STARTS) for m in numbers])
     saved = time.monotonic()
@@ -129,14 +138,13 @@ def fit_heads(
     ) as bar:
         while (active := _active(state, settings)).any():
             rows = active.nonzero().flatten().tolist()
-            shuffles = [_order(len(x), seed, numbers[m], int(state.epoch)) for m in rows]
-            state = _epoch(
-                state, rows, x, y, torch.stack(shuffles).to(x.device), criterion, settings
-            )
+            shuffles = [_order(learn.shape[1], seed, numbers[m], int(state.epoch)) for m in rows]
+            order = learn[rows].gather(1, torch.stack(shuffles).to(x.device))
+            state = _epoch(state, rows, x, y, order, criterion, settings)
+            held = stop[rows]
             with torch.no_grad():
-                found = (judge or criterion)(
-                    heads.scores(state.weights[rows], x_held, *head), y_held
-                )
+                h = heads.scores(state.weights[rows], F.embedding(held, x), *head)
+                found = (judge or criterion)(h, y[held])
             state = _keep(state, rows, found, [numbers[m] for m in rows])
             if path and time.monotonic() - saved > SAVE_SECONDS:
                 _write(path, state)
@@ -145,11 +153,11 @@ def fit_heads(
             bar.set_postfix(training=len(rows), refresh=False)
     if path:
         _write(path, state)
-    return Fitted(state.kept.cpu(), state.validation.cpu(), state.best.cpu())
+    return Fitted(state.kept.cpu(), state.validation.cpu(), state.best.cpu(), drawn.test)
 
 
 def _seed(seed: int, member: int, use: int) -> int:
-    return step_seed(step_seed(seed, 2 * member + use + 1), 0)
+    return step_seed(step_seed(seed, 3 * member + use + 1), 0)
 
 
 def _order(n: int, seed: int, member: int, epoch: int) -> Tensor:
@@ -194,7 +202,7 @@ def _epoch(
     """One pass over the images, of the members that still train."""
     weights, first, second = (t[rows] for t in (state.weights, state.first, state.second))
     steps = int(state.steps)
-    for batch in order.tensor_split(max(1, len(x) // settings.batch), 1):
+    for batch in order.tensor_split(max(1, order.shape[1] // settings.batch), 1):
         steps += 1
         leaf = weights.requires_grad_()
         images = F.embedding(batch, x)  # x[batch], a tenth of the time

@@ -1,6 +1,7 @@
 """`LossModel`: an ensemble on CLIP embeddings of images that is asked in sentences."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,14 +17,22 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write
 from visiondx.core.loop import step_seed
+from visiondx.core.stats import Estimate
 from visiondx.llm2loss import heads
 from visiondx.llm2loss.answers import Answers, Comparisons, aggregated
 from visiondx.llm2loss.audit import Audit
-from visiondx.llm2loss.checks import check_choice, checked, needed
+from visiondx.llm2loss.checks import (
+    check_choice,
+    check_distinct,
+    check_losses,
+    checked,
+    needed,
+)
 from visiondx.llm2loss.criteria import criteria
 from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings, fit_heads
 from visiondx.llm2loss.modality import placed, project
+from visiondx.llm2loss.resampling import distinct, doubt, skill, titled
 from visiondx.models.encoder import Encoder
 from visiondx.show import plots
 
@@ -41,13 +50,18 @@ class LossModel:
     ``kind`` says what h means: "regressor" the loss itself (Eq. 1), "ranker" a score whose order is
     that of the losses (Eqs. 2-4), 0 on average over the images, "classifier" the log-odds that
     something was seen (3.1.3).
+
+    ``skill`` is Spearman's correlation of h and the loss (of a classifier: of what was seen or not)
+    on examples that a member was held out from. Where its interval does not lie above 0, the model
+    knows no more than chance, and its answers say so.
     """
 
     kind: str
     aggregation: str
     settings: FitSettings
     seed: int
-    n: int  # images that it was made from
+    n: int  # different images that it was made from
+    skill: Estimate  # Spearman on held-out examples, see ``resampling.skill``
     weights: Tensor  # (E, P), see ``heads``
     validation: Tensor  # (epochs, E), NaN after a member has stopped
     best: Tensor  # (E,) epochs of the weights
@@ -75,6 +89,9 @@ class LossModel:
     ) -> "LossModel":
         """Train an ensemble on what a black box's losses are.
 
+        Images that are given more than once (equal embeddings) count once, with their mean loss.
+        It warns of an ensemble that knows no more than chance.
+
         Args:
             encoder: reads sentences; the one that made the embeddings. None: only ``score``.
             kind: "ranker", "regressor" or "classifier". The classifier's negatives are as many
@@ -89,8 +106,9 @@ class LossModel:
 
         Raises:
             InputError: an unknown kind or aggregation, another encoder than the embeddings',
-                neutral sentences without an encoder, or one that is too long, or texts that are to
-                be both centred and projected.
+                neutral sentences without an encoder, or one that is too long, texts that are to
+                be both centred and projected, fewer than 50 different images, or losses that are
+                nearly constant.
         """
         if neutral and projected:
             raise InputError(
@@ -100,15 +118,19 @@ class LossModel:
         check_choice("kind", kind, KINDS)
         check_choice("aggregation", aggregation, AGGREGATIONS)
         fingerprint = checked(encoder, data.encoder)
+        embeddings, y = distinct(data.embeddings, data.losses)
+        check_distinct(len(y), len(data))
+        if kind != "classifier":  # it sees no losses
+            check_losses(y)
         means = (None, None)
         if neutral:
             texts = needed(encoder).embed_texts(list(neutral)).cpu()
-            means = (F.normalize(data.embeddings, dim=1).mean(0), texts.mean(0))
+            means = (F.normalize(embeddings, dim=1).mean(0), texts.mean(0))
         memory = None
         if projected:
             drawn = torch.Generator().manual_seed(step_seed(seed, 1))
-            memory = data.embeddings[torch.randperm(len(data), generator=drawn)[:MEMORY]].clone()
-        x, y = placed(data.embeddings, means[0]), data.losses
+            memory = embeddings[torch.randperm(len(y), generator=drawn)[:MEMORY]].clone()
+        x, n = placed(embeddings, means[0]), len(y)
         location, scale = 0.0, 1.0
         if kind == "regressor":
             location, scale = float(y.mean()), float(y.std())
@@ -116,15 +138,20 @@ class LossModel:
         elif kind == "classifier":
             drawn = torch.Generator().manual_seed(step_seed(seed, 0))
             x = torch.cat((x, placed(torch.randn(x.shape, generator=drawn), means[0])))
-            y = torch.cat((torch.ones(len(y)), torch.zeros(len(y))))
+            y = torch.cat((torch.ones(n), torch.zeros(n)))
         criterion, judge = criteria(kind, settings.pairs)
         fitted = fit_heads(x, y, criterion, settings, seed, judge=judge, folder=folder)
         weights = fitted.weights
+        h = heads.scores(weights, x, settings.head, settings.hidden)
         if kind == "ranker":  # its loss leaves each member's level open: 0 on average over images
-            h = heads.scores(weights, x, settings.head, settings.hidden)
-            weights[:, -1] -= h.mean(1)
+            level = h.mean(1, keepdim=True)
+            weights[:, -1:] -= level
+            h = h - level
+        known = skill(h, y, fitted.test)
+        if said := doubt(known):
+            warnings.warn(said, stacklevel=2)
         return cls(
-            kind, aggregation, settings, seed, len(data),
+            kind, aggregation, settings, seed, n, known,
             weights, fitted.validation, fitted.best,
             *means, memory, location, scale, fingerprint, encoder,
         )  # fmt: skip
@@ -202,7 +229,7 @@ class LossModel:
         names = tuple(attributes)
         texts = [*names, *(negation.format(name) for name in names)]
         present, absent = self._texts(texts).split(max(1, len(names)), 1)
-        return Audit(names, present, absent, self.sign, self.aggregation, self.seed)
+        return Audit(names, present, absent, self.sign, self.aggregation, self.seed, self.skill)
 
     def to_frame(self) -> pd.DataFrame:
         """The training: one row an epoch and member, with the validation loss."""
@@ -211,18 +238,18 @@ class LossModel:
         return long.assign(best=long["epoch"] == self.best.numpy()[long["member"].astype(int)])
 
     def plot(self, title: str = "") -> Figure:
-        """The validation loss of each member by epoch."""
+        """The validation loss of each member by epoch; the title has the skill."""
         logs = {
             f"member {number}": part.rename(columns={"epoch": "step"})
             for number, part in self.to_frame().groupby("member")
         }
-        return plots.training_curve(logs, ["validation"], title)
+        return plots.training_curve(logs, ["validation"], titled(title, self.skill))
 
     def save(self, folder: str | Path) -> None:
         """Write loss_model.safetensors (weights, means, settings) and training.csv."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         about = {
-            name: asdict(value) if name == "settings" else value
+            name: asdict(value) if name in ("settings", "skill") else value
             for name, value in vars(self).items()
             if name not in tensors and name not in ("encoder", *OPTIONAL)
         }
@@ -237,7 +264,8 @@ class LossModel:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: nothing there, or another encoder than the one that it was made with.
+            InputError: nothing there, a model of an earlier version, or another encoder than the
+                one that it was made with.
         """
         path = Path(folder) / "loss_model.safetensors"
         if not path.is_file():
@@ -245,13 +273,19 @@ class LossModel:
         with safe_open(path, framework="pt") as file:
             about = {key: json.loads(value) for key, value in file.metadata().items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if "skill" not in about:
+            raise InputError(
+                f"The LossModel in {folder} was made by an earlier version, which did not measure "
+                "its skill: fit it again."
+            )
         about["settings"] = FitSettings(**about["settings"])
+        about["skill"] = Estimate(**about["skill"])
         checked(encoder, about["encoder_fingerprint"])
         return cls(**{**dict.fromkeys(OPTIONAL), **about, **tensors}, encoder=encoder)
 
     @property
-    def _about(self) -> tuple[str, str, int]:
-        return self.kind, self.aggregation, self.seed
+    def _about(self) -> tuple[str, str, int, Estimate]:
+        return self.kind, self.aggregation, self.seed, self.skill
 
     def _texts(self, prompts: Sequence[str]) -> Tensor:
         """(E, P)."""

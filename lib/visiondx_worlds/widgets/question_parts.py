@@ -40,7 +40,7 @@ def difference(comparison: Comparisons) -> str:
     def at(value: float) -> str:
         return f"{50 - 50 * value / reach:.2f}%"  # the first sentence is worse to the left
 
-    sure = " vdx-sure" if bool(comparison.agree[0]) else ""
+    sure = " vdx-sure" if bool(comparison.confident[0]) else ""
     width = 50 * (high - low) / reach
     dots = "".join(f'<i class="vdx-member" style="left:{at(v)}"></i>' for v in members.tolist())
     p = float(comparison.probability[0])
