@@ -105,7 +105,7 @@ class CounterfactualConfig:
 
 # The paper's batch of 128, half of it counterfactuals; its search is that of Eq. 10, in the bound
 # that the target is tried with later. How many rounds, images and steps, it does not say. Its Adam
-# trained at 1e-3; a trained target forgets everything at the first step of that length.
+# trained at 1e-3; the first step of that length makes a trained target answer at random.
 PAPER = CounterfactualConfig(
     recipe="paper",
     rounds=25,
