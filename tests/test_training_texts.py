@@ -52,6 +52,13 @@ def encoder() -> Encoder:
     return made
 
 
+@pytest.fixture(scope="module")
+def training(encoder, tmp_path_factory):
+    """The encoder's weights before it, the encoder that it gave, and whether it came to its end."""
+    before = copy.deepcopy(encoder.clip.state_dict())
+    return before, *train_texts(encoder, WORLDS, CONFIG, tmp_path_factory.mktemp("texts"))
+
+
 @torch.no_grad()
 def right_world(encoder: Encoder) -> float:
     """Of images of both worlds, the share that captions of its own world fit better on average."""
@@ -64,9 +71,8 @@ def right_world(encoder: Encoder) -> float:
     return sum(right).item() / 2
 
 
-def test_texts_learn_which_world_is_theirs_and_images_stay(encoder, tmp_path) -> None:
-    before = copy.deepcopy(encoder.clip.state_dict())
-    taught, finished = train_texts(encoder, WORLDS, CONFIG, tmp_path)
+def test_texts_learn_which_world_is_theirs_and_images_stay(encoder, training) -> None:
+    before, taught, finished = training
     assert finished
     assert right_world(taught) > 0.9 > 0.7 > right_world(encoder)
     after = taught.clip.state_dict()
@@ -79,7 +85,7 @@ def test_texts_learn_which_world_is_theirs_and_images_stay(encoder, tmp_path) ->
     assert not any(p.requires_grad for p in taught.clip.parameters())
 
 
-def test_words_learn_the_direction_of_what_they_name(encoder, tmp_path) -> None:
+def test_words_learn_the_direction_of_what_they_name(encoder, training, tmp_path) -> None:
     @torch.no_grad()
     def alignment(reader: Encoder, world: ToyWorld) -> float:
         scenes = world.sample(300, 7)
@@ -89,8 +95,8 @@ def test_words_learn_the_direction_of_what_they_name(encoder, tmp_path) -> None:
         prompts = [world.prompt(name, there) for there in (True, False) for name in world.binary]
         return 1 - direction_loss(reader.embed_texts([*prompts, world.neutral()]), effects).item()
 
-    taught, _ = train_texts(encoder, WORLDS, CONFIG, tmp_path / "with")
-    plain, _ = train_texts(encoder, WORLDS, replace(CONFIG, direction_weight=0.0), tmp_path / "no")
+    taught = training[1]
+    plain, _ = train_texts(encoder, WORLDS, replace(CONFIG, direction_weight=0.0), tmp_path)
     for world in WORLDS:
         assert alignment(taught, world) > 0.3 > 0.1 > alignment(plain, world)
 
