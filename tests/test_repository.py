@@ -1,10 +1,12 @@
 """The repository's promises: one list of packages, whole presets, notebooks of one form."""
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,17 @@ def test_every_import_is_declared():
             tops = {name.split(".")[0] for name in names}
             undeclared |= {(path.name, top) for top in tops - known - own}
     assert not undeclared
+
+
+@EACH
+def test_what_a_notebook_imports_of_ours_is_there(path):
+    cells = [c["source"] for c in notebooks.cells(path) if c["cell_type"] == "code"]
+    for node in ast.walk(ast.parse("\n".join(re.sub(r"(?m)^[%!].*$", "", c) for c in cells))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("visiondx"):
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                submodule = hasattr(module, "__path__") and find_spec(f"{node.module}.{name}")
+                assert hasattr(module, name) or submodule, f"{node.module}.{name}"
 
 
 def declared_names():
