@@ -69,7 +69,9 @@ def test_an_entry_of_the_manifest_that_lacks_something_is_named(data, key):
         zoo.load("b")
     for damage in (b"[]", b'{"a": 3}', b"\xff\xfe", b""):
         path.write_bytes(damage)
-        with pytest.raises(InputError, match=r"manifest.json is damaged .*'git checkout"):
+        with pytest.raises(
+            InputError, match=r"manifest.json is (damaged|not valid JSON) .*'git ch"
+        ):
             zoo.load("b")
 
 
@@ -93,7 +95,9 @@ def test_every_model_says_what_its_entry_lacks(data, name, load):
 
 def test_weights_of_another_model(data):
     keep("target-young", {"task": "binary", "labels": ["old", "young"], "width": 8})
-    with pytest.raises(InputError, match=r"damaged \(Error\(s\) in loading state_dict"):
+    with pytest.raises(
+        InputError, match=r"damaged \(RuntimeError: Error\(s\) in loading state_dict"
+    ):
         load_embedded("young")
 
 

@@ -174,7 +174,7 @@ def test_unreadable_images_are_listed_counted_and_skipped_if_asked(encoder, fold
 
 def test_items_that_a_data_set_cannot_read(encoder):
     items = Items(coloured(6), broken=(1, 3))
-    with pytest.raises(InputError, match=r"2 of 6 .*1 \(disk error at 1\); 3"):
+    with pytest.raises(InputError, match=r"2 of 6 .*1 \(OSError: disk error at 1\); 3"):
         embed(items, encoder)
     assert embed(items, encoder, skip_unreadable=True).rows.tolist() == [0, 2, 4, 5]
     with pytest.raises(InputError, match="6 of 6"):

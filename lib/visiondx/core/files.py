@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from visiondx.core.errors import InputError
+from visiondx.core.errors import InputError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,12 +58,6 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, for a sentence; its kind where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
-
-
 @contextmanager
 def reading(path: str | os.PathLike, fix: str) -> Iterator[None]:
     """Round a block that reads a file and takes its values apart: damage is said in one sentence.
@@ -80,8 +74,8 @@ def reading(path: str | os.PathLike, fix: str) -> Iterator[None]:
         raise
     except Exception as error:
         state = "cannot be read" if isinstance(error, OSError) else "is damaged"
-        lacks = "it has no " if isinstance(error, KeyError) else ""
-        raise InputError(f"{path} {state} ({lacks}{first_line(error)}): {fix}.") from error
+        why = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
+        raise InputError(f"{path} {state} ({why}): {fix}.") from error
 
 
 def read_kept(path: str | os.PathLike | None, read: Callable[[Path], T]) -> T | None:
@@ -96,7 +90,7 @@ def read_kept(path: str | os.PathLike | None, read: Callable[[Path], T]) -> T | 
     except MemoryError:
         raise
     except Exception as error:
-        warnings.warn(f"{path} is damaged ({first_line(error)}): it is made again.", stacklevel=2)
+        warnings.warn(f"{path} is damaged ({reason(error)}): it is made again.", stacklevel=2)
         return None
 
 
@@ -117,7 +111,9 @@ def read_yaml(path: str | os.PathLike, fix: str = "restore it with 'git checkout
             found = yaml.safe_load(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ValueError(f"no YAML in line {line}: {error.problem}") from error
+            raise InputError(
+                f"{path} is no YAML in line {line} ({error.problem}): {fix}."
+            ) from error
     if not isinstance(found, dict):
         what = "nothing" if found is None else type(found).__name__
         raise InputError(f"{path} must hold a mapping ('name: value' lines), not {what}: {fix}.")

@@ -17,8 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from visiondx.core.errors import InputError
-from visiondx.core.files import first_line
+from visiondx.core.errors import InputError, reason
 from visiondx.llm2loss.pixels import READING, check_range, pixels
 from visiondx.models.preprocess import Preprocess
 
@@ -122,6 +121,11 @@ def _first(item: object) -> object:
     return item[0] if isinstance(item, tuple | list) else item
 
 
+def _why(error: Exception) -> str:
+    """An image cannot be read."""
+    return str(error).rstrip(".") if isinstance(error, InputError) else reason(error)
+
+
 def _hash(*parts: bytes) -> bytes:
     """Of parts, whose borders count."""
     found = hashlib.sha256()
@@ -157,7 +161,7 @@ def _of_files(paths: list[Path], preprocess: Preprocess) -> Batch:
         try:
             return path.read_bytes()
         except OSError as error:  # a link to nothing, a folder, no permission, a failing disk
-            return error.strerror or first_line(error)
+            return error.strerror or reason(error)
 
     def decode(data: bytes | str) -> Tensor | str:
         if isinstance(data, str):
@@ -166,7 +170,7 @@ def _of_files(paths: list[Path], preprocess: Preprocess) -> Batch:
             with Image.open(io.BytesIO(data)) as image:
                 return pixels(image, preprocess)
         except Exception as error:  # a damaged file makes decoders raise many kinds
-            return first_line(error)
+            return _why(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
         read = list(pool.map(fetch, paths))
@@ -186,7 +190,7 @@ def _of_items(source: Sequence, part: range, preprocess: Preprocess) -> Batch:
         except InputError as error:
             raise InputError(f"Item {i}: {error}") from error
         except Exception as error:  # whatever a data set raises where it cannot read
-            return first_line(error)
+            return _why(error)
 
     read = [item(i) for i in part]
     parts = [t.encode() if isinstance(t, str) else t.numpy().tobytes() for t in read]

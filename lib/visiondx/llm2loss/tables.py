@@ -16,8 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from visiondx.core.errors import InputError
-from visiondx.core.files import first_line
+from visiondx.core.errors import InputError, reason
 from visiondx.llm2loss.images import SUFFIXES
 
 SEPARATORS = ",;\t|"
@@ -71,7 +70,7 @@ def read_numbers(given: str | Path | ArrayLike, what: str) -> Tensor:
         try:
             given = np.asarray(given)
         except Exception as error:  # rows of several lengths, or what is no array at all
-            why = first_line(error).partition(". ")[0]
+            why = reason(error).partition(". ")[0]
             raise InputError(f"{where} are no array ({why}): give an array of numbers.") from error
         if given.dtype.kind not in "fiub":
             kind = {"U": "text", "S": "text", "O": "objects"}.get(given.dtype.kind, given.dtype)
@@ -170,7 +169,7 @@ def _csv(path: Path, wanted: set[str]) -> tuple[dict[str, list[str]], bool]:
         )
         rows = _split(text, separator)[1:]
     except csv.Error as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}.") from error
+        raise InputError(f"{path} cannot be read: {reason(error)}.") from error
     for number, row in enumerate(rows):
         if len(row) < len(header) or any(row[len(header) :]):
             raise InputError(
@@ -192,7 +191,7 @@ def _parquet(path: Path) -> dict[str, list[str]]:
     except ImportError as error:
         raise InputError(f"{path} needs a reader: pip install pyarrow, or give a .csv.") from error
     except Exception as error:  # the reader raises many kinds
-        raise InputError(f"{path} cannot be read: {first_line(error)}.") from error
+        raise InputError(f"{path} cannot be read: {reason(error)}.") from error
     return {str(name): list(map(str, frame[name])) for name in frame}
 
 

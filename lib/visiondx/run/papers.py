@@ -3,7 +3,7 @@
 import pandas as pd
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import data_dir
+from visiondx.core.files import data_dir, reading
 
 
 def published(name: str) -> pd.DataFrame:
@@ -22,4 +22,6 @@ def published(name: str) -> pd.DataFrame:
         raise InputError(
             f"No published numbers {name!r}: choose from {', '.join(tables) or 'none'}."
         )
-    return pd.read_csv(folder / f"{name}.csv")
+    path = folder / f"{name}.csv"
+    with reading(path, "restore it with 'git checkout data/papers'"):
+        return pd.read_csv(path)

@@ -29,6 +29,11 @@ def vocabulary() -> frozenset[str]:
     return frozenset(word for text in texts for word in words_of(text))
 
 
+def known(word: str) -> bool:
+    """Whether a caption has it; the captions' words are read when this is first asked."""
+    return word in vocabulary()
+
+
 def _texts(node: object) -> Iterator[str]:
     if isinstance(node, str):
         yield node
@@ -72,7 +77,7 @@ def load_encoder(name: str = "embedded", device: str | torch.device = "cpu") -> 
             )
         encoder = new_encoder(tokenizer)
         encoder.clip.load_state_dict(tensors)
-    encoder.knows = vocabulary().__contains__
+    encoder.knows = known
     return encoder.to(device)
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visiondx.core.errors import InputError
+from visiondx.core.errors import InputError, reason
 from visiondx.core.files import atomic_write, data_dir, reading, sha256
 
 if TYPE_CHECKING:
@@ -141,15 +141,16 @@ def manifest() -> dict[str, dict]:
     path = _folder() / "manifest.json"
     if not path.is_file():
         return {}
-    with reading(path, "restore it with 'git checkout data/weights'"):
+    fix = "restore it with 'git checkout data/weights'"
+    with reading(path, fix):
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"not valid JSON: {error}") from error
+            raise InputError(f"{path} is not valid JSON ({reason(error)}): {fix}.") from error
         for name, entry in entries.items():
             for key, kind in (("file", str), ("sha256", str), ("config", dict)):
                 if not isinstance(entry.get(key), kind):
-                    raise ValueError(f"its entry '{name}' has no {key}")
+                    raise InputError(f"{path} is damaged (its entry '{name}' has no {key}): {fix}.")
     return entries
 
 

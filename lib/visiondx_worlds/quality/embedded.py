@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import data_dir
+from visiondx.core.files import data_dir, reading
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx_worlds.training.encoder_scores import attribute_scores, embed_renders
 
@@ -252,7 +252,8 @@ def read_by_eye(binary: Sequence[str], path: Path | None = None) -> ByEye:
             f"No labels made by eye at {path}: look at the {BY_EYE_IMAGES} generated images of "
             "train/02_judges and write them down, a row an image, 0, 1 or nothing an attribute."
         )
-    table = pd.read_csv(path)
+    with reading(path, "restore it with 'git checkout data'"):
+        table = pd.read_csv(path)
     missing = [name for name in ("index", *binary) if name not in table]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}: add it.")
@@ -277,7 +278,8 @@ def by_eye_images(path: Path | None = None) -> Tensor:
     path = path or data_dir() / "labels" / "faces_by_eye.png"
     if not path.is_file():
         raise InputError(f"No labelled images at {path}: restore it with 'git checkout data'.")
-    grid = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1) / 255
+    with reading(path, "restore it with 'git checkout data'"), Image.open(path) as image:
+        grid = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
     tiles = grid.unfold(1, 64, 64).unfold(2, 64, 64)  # (3, rows, columns, 64, 64)
     return tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, 64, 64)[:BY_EYE_IMAGES]
 
