@@ -60,7 +60,7 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     offers = {"targets": ["young"], "generators": ["faces"], "encoders": ["small"]}
-    provider = SimpleNamespace(**{kind: lambda n=names: n for kind, names in offers.items()})
+    provider = SimpleNamespace(**{kind: lambda *_, n=names: n for kind, names in offers.items()})
     provider.check_texts = too_long
     monkeypatch.setattr(registry, "providers", lambda: (provider,))
     make(tmp_path / "notebooks" / "sub" / "small.ipynb", WORK, "1 + 1")

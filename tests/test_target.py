@@ -126,7 +126,9 @@ def test_unusable_multiclass_outputs_are_named(make, words):
 
 
 def test_a_target_refuses_what_belongs_to_the_other_task():
-    with pytest.raises(InputError, match=r"needs a binary target.*multiclass \(red, green, blue\)"):
+    with pytest.raises(
+        InputError, match=r"needs a binary target.*multiclass \(red, green, blue\).*of_class"
+    ):
         multiclass(channels).logit(IMAGES)
     with pytest.raises(InputError, match="needs a multiclass target"):
         Target(Fixed(mean)).logits(IMAGES)

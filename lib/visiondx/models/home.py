@@ -113,7 +113,7 @@ def _failure(path: Path, function: str, error: Exception) -> str:
             "whole objects, which could run any code: let its maker save module.state_dict(), and "
             "read that with load_state_dict."
         )
-    if isinstance(error, NotImplementedError) and re.search(r"(eval|train)\(\)", str(error)):
+    if isinstance(error, RuntimeError) and re.search(r"(eval|train)\(\)", str(error)):
         return (
             f"{said}: an exported module keeps the mode that it was exported in, so leave that out."
         )

@@ -27,7 +27,7 @@ def set_mode(module: nn.Module, training: bool) -> None:
     """Train or eval mode for a module, and for all of its parts that have one."""
     try:
         module.train(training)
-    except NotImplementedError:  # an exported part
+    except RuntimeError:  # not implemented, of an exported part
         module.training = training
         for part in module.children():
             if not exported(part):

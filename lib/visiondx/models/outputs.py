@@ -8,6 +8,7 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 
 TASKS = ("binary", "multiclass", "keypoints", "segmentation")
+ABSENT = ("absent", "present")
 TINY = 1e-6  # probabilities are kept so far from 0 and 1
 SHAPES = {"keypoints": "(B, K, h, w), a heat map a point", "segmentation": "(B, P, h, w)"}
 
@@ -24,6 +25,20 @@ def check_labels(task: str, labels: Sequence[str]) -> None:
         raise InputError(f"A binary target needs two labels, got {list(labels)}.")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise InputError(f"A {task} target needs two or more different labels, got {list(labels)}.")
+
+
+def class_labels(task: str, index: int, labels: Sequence[str]) -> Sequence[str]:
+    """The two labels of a class against the rest, unless others are given.
+
+    Raises:
+        InputError: a class below 0 or not whole, or another task than binary.
+    """
+    if task != "binary" or isinstance(index, bool) or not isinstance(index, int) or index < 0:
+        raise InputError(
+            f"class_index must be a class of a binary target, 0 or more, got {index!r} for a "
+            f"{task} one."
+        )
+    return (f"not class {index}", f"class {index}") if labels == ABSENT else labels
 
 
 def adapt(

@@ -12,10 +12,8 @@ from visiondx.core.errors import InputError
 from visiondx.models import registry
 from visiondx.models.home import Home, call
 from visiondx.models.modes import set_mode
-from visiondx.models.outputs import adapt, answers, check_labels, check_task
+from visiondx.models.outputs import ABSENT, adapt, answers, check_labels, check_task, class_labels
 from visiondx.models.trial import try_target
-
-ABSENT = ("absent", "present")
 
 
 class Target(nn.Module):
@@ -61,7 +59,7 @@ class Target(nn.Module):
             raise InputError(f"A Target needs a torch.nn.Module, got a {type(module).__name__}.")
         check_task(task)
         if class_index is not None:
-            labels = _class_labels(task, class_index, labels)
+            labels = class_labels(task, class_index, labels)
         check_labels(task, labels)
         self.module, self.task, self.labels = module, task, tuple(labels)
         self.size = _size(size)
@@ -187,9 +185,11 @@ class Target(nn.Module):
             InputError: the target has another task, or its module returned something else.
         """
         if self.task != task:
+            one = self.task == "multiclass" and task == "binary"
             raise InputError(
                 f"This needs a {task} target, but this one is {self.task} "
-                f"({', '.join(self.labels)}): choose another target."
+                f"({', '.join(self.labels)}): "
+                + ("take one of its classes by of_class(k)." if one else "choose another target.")
             )
         return self.read(self.raw(images), images)
 
@@ -265,15 +265,6 @@ class Target(nn.Module):
                 f'return Target(module, task="{task}", labels=(…)).'
             )
         return cls(module)
-
-
-def _class_labels(task: str, index: int, labels: Sequence[str]) -> Sequence[str]:
-    if task != "binary" or isinstance(index, bool) or not isinstance(index, int) or index < 0:
-        raise InputError(
-            f"class_index must be a class of a binary target, 0 or more, got {index!r} for a "
-            f"{task} one."
-        )
-    return (f"not class {index}", f"class {index}") if labels == ABSENT else labels
 
 
 def _size(size: object) -> tuple[int, int] | None:
