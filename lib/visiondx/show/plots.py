@@ -167,7 +167,7 @@ def _visibility(axis: Axes, frame: pd.DataFrame) -> None:
         words = [head, *(f"{100 * v:.0f} %" if v == v else "–" for v in frame[column])]
         for row, text in enumerate(words, start=-1):
             axis.annotate(
-                text, (1, max(row, 0)), (52 + 42 * place, 14 if row < 0 else 0),
+                text, (1, max(row, 0)), (52 + 42 * place, 12 if row < 0 else 0),
                 xycoords=axis.get_yaxis_transform(), textcoords="offset points", ha="right",
                 va="center", fontsize=8, color="#555", annotation_clip=False,
             )  # fmt: skip

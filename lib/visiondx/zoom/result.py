@@ -164,25 +164,25 @@ def examples(change: Tensor, pairs: int, seed: int | None = None) -> dict[int, l
     """Which images to show of each attribute, the most influential first: {attribute: images}.
 
     An attribute's strongest images, and last of all one drawn among the others, by ``seed``: the
-    strongest alone show what an edit can do, not what it mostly does. No image stands twice, so the
-    strongest are those that no attribute before has taken. (Where there are too few images for
+    strongest alone show what an edit can do, not what it mostly does. No image stands twice: the
+    attributes take turns, each the strongest that is left. (Where there are too few images for
     that, none stands twice in a row.)
 
     Args:
         change: (B, N). pairs: images of each, fewer where there are fewer.
     """
     count = min(pairs, len(change))
-    best = max(count - 1, 1)
-    rng = np.random.default_rng(seed)
-    found: dict[int, list[int]] = {}
+    best, rng = max(count - 1, 1), np.random.default_rng(seed)
+    order = change.mean(0).argsort(descending=True, stable=True).tolist()
+    ranked = change.argsort(dim=0, descending=True, stable=True).T.tolist()
+    found: dict[int, list[int]] = {n: [] for n in order}
     used: set[int] = set()
-    for n in change.mean(0).argsort(descending=True, stable=True).tolist():
-        ranked = change[:, n].argsort(descending=True, stable=True).tolist()
-        free = [image for image in ranked if image not in used]
-        if len(free) < count:
-            free, used = ranked, set()
-        found[n] = free[:best] + rng.choice(free[best:], count - best, replace=False).tolist()
-        used.update(found[n])
+    for place in range(count):
+        for n in order:
+            left = [i for i in ranked[n] if i not in used and i not in found[n]]
+            left = left or [i for i in ranked[n] if i not in found[n]]
+            found[n].append(left[0] if place < best else int(rng.choice(left)))
+            used.add(found[n][-1])
     return found
 
 

@@ -82,7 +82,7 @@ def _rivals(found: Sensitivity) -> str:
 
 
 def _hidden(found: Sensitivity) -> list[str]:
-    """A sentence each: words that are not known, edits that do not show, and side effects."""
+    """A line each: words that are not known, edits that do not show, and those that hardly do."""
     said = []
     words = sorted({word for each in found.unknown for word in each})
     if words:
@@ -90,20 +90,21 @@ def _hidden(found: Sensitivity) -> list[str]:
             f"The encoder does not know {_names(words)}: nothing can be said about such words."
         )
     hidden = [n for n, shown in enumerate(found.shown) if not (shown or _unknown(found, n))]
-    moving = [n for n in hidden if found.h[n].low >= MOVES]
-    still = [n for n in hidden if n not in moving]
-    dark = [n for n in still if _least(found, n) < SHOWN]
-    dim = [n for n in still if n not in dark]
-    if moving:
-        said.append(
-            f"Moved the model, but the edit hardly shows it: {_list(found, moving)}; something "
-            "else that the edit changes may have done it."
-        )
+    dark = [n for n in hidden if _least(found, n) < SHOWN]
+    dim = [n for n in hidden if n not in dark]
     if dark:
         it = "it" if len(dark) == 1 else "them"
         said.append(f"Not shown: {_list(found, dark)}; nothing can be said about {it}.")
+    moving = [found.attributes[n] for n in dark if found.h[n].low >= MOVES]
+    if moving:
+        said[-1] += (
+            f" What moved the model under {_names(moving)} is something else that the edit changes."
+        )
     if dim:
-        said.append(f"Hardly shown: {_list(found, dim)}; a short bar says little there.")
+        said.append(
+            f"Hardly shown: {_list(found, dim)}; a short bar says little there, and a long one may "
+            "be something else that the edit changes."
+        )
     return said
 
 
