@@ -89,6 +89,9 @@ def crossed(
     A draw of the images is one for all targets. What was measured on several samples, say the
     generator's images and the renderer's, or words inside and words outside, has a draw of each.
 
+    Draws hold images twice, so that ranks are noisier there and their correlations lower: all are
+    moved so that their mean is the figure, but no further than a single target's go.
+
     Args:
         statistic: ``f(*counts) -> {name: (S, R)}`` for S targets; ``counts[k]`` (R, N_k) is how
             often each of R draws has each of the N_k rows of sample k. Where all are 1, it is the
@@ -106,10 +109,13 @@ def crossed(
     rng = np.random.default_rng(seed)
     counts = [rng.multinomial(size, np.full(size, 1 / size), draws) for size in sizes]
     measured = statistic(*(np.ones((1, size), dtype=np.int64) for size in sizes))
-    return {
-        name: interval(float(np.mean(measured[name])), np.mean(drawn, axis=0), min(sizes), sizes[0])
-        for name, drawn in statistic(*counts).items()
-    }
+    found = {}
+    for name, each in statistic(*counts).items():
+        value, drawn = float(np.mean(measured[name])), np.mean(each, axis=0)
+        moved = drawn - np.nanmean(drawn) + value
+        moved = moved.clip(min(value, np.nanmin(each)), max(value, np.nanmax(each)))
+        found[name] = interval(value, moved, min(sizes), sizes[0])
+    return found
 
 
 def jackknife(statistic: Callable, group: np.ndarray, n: int, level: float = 0.95) -> Estimate:
@@ -133,11 +139,9 @@ def jackknife(statistic: Callable, group: np.ndarray, n: int, level: float = 0.9
 def interval(value: float, draws: np.ndarray, units: int, n: int, level: float = 0.95) -> Estimate:
     """The interval of a value, from what it is in resamples of its ``units`` rows or clusters.
 
-    Percentiles of the draws, with two amendments. The draws are moved so that their mean is the
-    value: resamples hold images twice, so that ranks are noisier there and their correlations
-    lower. And the tails reach as much further as Student's t does (Hesterberg, 2015, the expanded
-    percentile interval), for the spread within a few rows is too small. No end lies beyond all
-    draws and the value; NaN draws (the correlation of a constant resample) do not count.
+    Percentiles of the draws, whose tails reach as much further as Student's t does (Hesterberg,
+    2015, the expanded percentile interval), for the spread within a few rows is too small. The
+    value is never outside. NaN draws (the correlation of a constant resample) do not count.
 
     Args:
         draws: (R,). n: what the Estimate gives as the number of values.
@@ -152,10 +156,8 @@ def interval(value: float, draws: np.ndarray, units: int, n: int, level: float =
     if units > 1:
         tail = float(ndtr(stdtrit(units - 1, tail) * np.sqrt(units / (units - 1))))
     # of R draws, a new one lies below the k-th smallest with probability k / (R + 1)
-    ends = np.quantile(draws, [tail, 1 - tail], method="weibull") - draws.mean() + value
-    low = min(max(ends[0], draws.min()), value)
-    high = max(min(ends[1], draws.max()), value)
-    return Estimate(value, float(low), float(high), n)
+    low, high = np.quantile(draws, [tail, 1 - tail], method="weibull")
+    return Estimate(value, float(min(low, value)), float(max(high, value)), n)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

@@ -58,12 +58,13 @@ def _mean(parts: Sequence[Sensitivity]) -> Sensitivity:
 
 
 def score_planted(
-    cases: Sequence[Case], matters: float = MATTERS, seed: int = 0
+    cases: Sequence[Case], matters: float = MATTERS, seed: int = 0, draws: int = 1000
 ) -> dict[str, Estimate | float]:
     """Flat, for ``runs.record``.
 
     Args:
         cases: biased ones and controls, of any number of pairs and training seeds.
+        seed, draws: of the images.
 
     Returns:
         ``planted.top1``, share of the classifiers whose truly first attribute is measured first;
@@ -86,7 +87,7 @@ def score_planted(
     for case in biased:
         pairs.setdefault(pair_of(case.name), []).append(case)
     found: dict[str, Estimate | float] = {}
-    for name, estimate in _figures(pairs, seed).items():
+    for name, estimate in _figures(pairs, seed, draws).items():
         key, _, pair = name.partition(".")
         few = pair and key != "truth_spearman"
         found[f"planted.{name}"] = estimate.value if few else estimate
@@ -132,7 +133,7 @@ def planted_frame(cases: Sequence[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _figures(pairs: Mapping[str, Sequence[Case]], seed: int) -> dict[str, Estimate]:
+def _figures(pairs: Mapping[str, Sequence[Case]], seed: int, draws: int) -> dict[str, Estimate]:
     """Each figure's mean over pairs of the mean over their classifiers, and that of each pair.
 
     n is the number of classifiers. Those of one world share each draw of its images.
@@ -157,7 +158,7 @@ def _figures(pairs: Mapping[str, Sequence[Case]], seed: int) -> dict[str, Estima
     count = {pair: len(own) for pair, own in pairs.items()}
     return {
         name: replace(estimate, n=count.get(name.partition(".")[2], len(cases)))
-        for name, estimate in crossed(each, list(sizes.values()), seed=seed).items()
+        for name, estimate in crossed(each, list(sizes.values()), draws, seed).items()
     }
 
 
