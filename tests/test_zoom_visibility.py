@@ -165,7 +165,7 @@ def test_judges_that_do_not_see_an_edit_are_heard_too():
     blind = diagnosed(channels, weights, known=known, judges=Blind())
     assert blind.sensitivity.winner is None
     assert blind.sensitivity.shown == (False, False, found.sensitivity.shown[2])
-    assert "the judges in 0 %" in blind.verdict
+    assert f"“{prompt(3)}” (the judges see it in 0 %" in blind.verdict
 
 
 def test_an_untrained_network_has_no_winner():

@@ -90,7 +90,7 @@ def _hidden(found: Sensitivity) -> list[str]:
             f"The encoder does not know {_names(words)}: nothing can be said about such words."
         )
     hidden = [n for n, shown in enumerate(found.shown) if not (shown or _unknown(found, n))]
-    dark = [n for n in hidden if _least(found, n) < SHOWN]
+    dark = [n for n in hidden if _least(found, n)[0] < SHOWN]
     dim = [n for n in hidden if n not in dark]
     if dark:
         it = "it" if len(dark) == 1 else "them"
@@ -112,21 +112,19 @@ def _unknown(found: Sensitivity, n: int) -> bool:
     return bool(found.unknown and found.unknown[n])
 
 
-def _least(found: Sensitivity, n: int) -> float:
-    """What the reader who sees the edit of an attribute least often sees: a share of pairs."""
-    asked = [reader for reader in (found.seen, found.judged) if reader is not None]
-    return min(reader.share[n].value for reader in asked if reader.share[n].n)
+def _least(found: Sensitivity, n: int) -> tuple[float, str]:
+    """How often the edit of an attribute shows to who sees it least often, and who that is."""
+    asked = [(found.seen, "CLIP sees it"), (found.judged, "the judges see it")]
+    return min((r.share[n].value, who) for r, who in asked if r is not None and r.share[n].n)
 
 
 def _list(found: Sensitivity, columns: Sequence[int]) -> str:
-    return ", ".join(f"“{found.attributes[n]}” ({_readers(found, n)})" for n in columns)
-
-
-def _readers(found: Sensitivity, n: int) -> str:
-    """As in "CLIP sees it in 3 %, the judges in 0 % of the pairs"."""
-    asked = [("CLIP sees it", found.seen), ("the judges", found.judged)]
-    said = [f"{who} in {100 * r.share[n].value:.0f} %" for who, r in asked if r and r.share[n].n]
-    return ", ".join(said) + " of the pairs"
+    """As in "“a hat” (CLIP sees it in 3 % of the pairs), “bangs” (the judges see it in 0 %)"."""
+    least = [_least(found, n) for n in columns]
+    said = [f"{who} in {100 * share:.0f} %" for share, who in least]
+    said[0] += " of the pairs"
+    each = zip(columns, said, strict=True)
+    return ", ".join(f"“{found.attributes[n]}” ({seen})" for n, seen in each)
 
 
 def _names(names: Sequence[str], most: int | None = None) -> str:
