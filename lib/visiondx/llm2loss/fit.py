@@ -52,7 +52,7 @@ class FitSettings:
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     epochs: int = 200
-    patience: int = 10  # epochs without a better validation loss, after which a member stops
+    patience: int = 5  # epochs without a better validation loss, after which a member stops
 
     def __post_init__(self) -> None:
         heads.sizes(self.head, 1, 1)
