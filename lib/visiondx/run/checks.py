@@ -52,6 +52,9 @@ def _check_question(values: Mapping[str, Any]) -> None:
         if len(held) != 2:
             raise InputError(f"consistency takes two prompts, present and absent, got {held!r}.")
         check_words(held, "The two prompts of consistency")
+    index = values.get("class_index")
+    if index not in (None, ...) and (not isinstance(index, int) or index < 0):
+        raise InputError(f"class_index must be a whole number from 0, got {index!r}.")
     how = values.get("directions")
     if isinstance(how, str) and how not in DIRECTIONS:
         raise InputError(f"directions must be {' or '.join(DIRECTIONS)}, got {how!r}.")
