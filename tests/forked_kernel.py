@@ -55,9 +55,9 @@ class KernelProcess(CONTEXT.Process):
 
     stdin = stdout = stderr = None
 
-    def __init__(self, connection: str, environment: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         super().__init__()
-        self.connection, self.environment = connection, environment
+        self.arguments, self.environment = arguments, environment
 
     def run(self) -> None:
         from ipykernel import kernelapp
@@ -66,7 +66,7 @@ class KernelProcess(CONTEXT.Process):
         os.environ.clear()
         os.environ.update(self.environment)
         sys.path[:] = [place for place in sys.path if Path(place).resolve() != HERE]
-        sys.argv[:] = ["ipykernel_launcher.py", "-f", self.connection, f"--parent={os.getppid()}"]
+        sys.argv[:] = [*self.arguments, f"--parent={os.getppid()}"]
         kernelapp.launch_new_instance()
 
     def _end_with_parent(self) -> None:
@@ -90,6 +90,7 @@ class ForkedKernel(OwnKernel):
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **given: Any) -> None:
         own = {name: value for name, value in given["env"].items() if name not in OF_TESTS}
-        process = KernelProcess(self.connection_file, own | ONE_THREAD)
+        arguments = kernel_cmd[kernel_cmd.index("ipykernel_launcher") :]
+        process = KernelProcess(arguments, own | ONE_THREAD)
         process.start()
         self.provisioner.process, self.provisioner.pid = process, process.pid
