@@ -198,7 +198,7 @@ def test_a_kept_sensitivity_is_measured_again(tmp_path):
         assert torch.equal(found.change, first.change)
 
 
-def test_a_kept_matrix_and_a_kept_round(tmp_path):
+def test_a_kept_matrix_and_a_kept_round(tmp_path, monkeypatch):
     path = tmp_path / "M.safetensors"
     relevance._write(path, torch.eye(2))
     assert torch.equal(relevance._read(path), torch.eye(2))
@@ -214,6 +214,11 @@ def test_a_kept_matrix_and_a_kept_round(tmp_path):
     path.write_bytes(b"")
     with pytest.warns(UserWarning, match="made again"):
         Bank(tmp_path, []).upto(0, lambda i: found)
+    with monkeypatch.context() as patch:  # a round of another method is searched again
+        patch.setattr("visiondx.zoom.counterfactual_training.bank.METHODS", (99, 1))
+        searched = []
+        Bank(tmp_path, []).upto(0, lambda i: searched.append(i) or found)
+        assert searched == [0]
     path.write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="damaged"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from visiondx.core.stats import bootstrap, crossed
+from visiondx.core.stats import bootstrap, crossed, proportion
 from visiondx.zoom import agreement, sensitivity
 from visiondx.zoom.sensitivity import Sensitivity
 from visiondx_worlds.marking.llm2loss import ood, scores, truth
@@ -77,6 +77,7 @@ def test_mean_of_changes(n):
 
 def test_share_of_images():
     assert_covers(lambda rng: bootstrap(rng.random(60) < 0.2, n=RESAMPLES), 0.2, 400)
+    assert_covers(lambda rng: proportion(rng.random(60) < 0.05), 0.05, 400)
 
 
 def test_mean_and_median_of_ten_runs():

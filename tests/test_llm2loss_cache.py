@@ -76,7 +76,7 @@ def test_files_are_cut_to_a_centre_square():
     assert cut.min() == 1
 
 
-def test_nothing_is_computed_twice(encoder, folder, tmp_path):
+def test_nothing_is_computed_twice(encoder, folder, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = embed(folder, encoder, cache, batch=4)
     assert encoder.seen == 10
@@ -88,6 +88,9 @@ def test_nothing_is_computed_twice(encoder, folder, tmp_path):
     assert encoder.seen == 12
     assert not torch.equal(third.embeddings[-1], first.embeddings[-1])
     torch.testing.assert_close(third.embeddings[:-1], first.embeddings[:-1], rtol=0, atol=0)
+    monkeypatch.setattr("visiondx.llm2loss.cache.METHOD", 99)  # images are read in another way
+    embed(folder, encoder, cache, batch=4)
+    assert encoder.seen == 22
 
 
 def test_an_interrupted_run_resumes_with_the_same_result(encoder, tmp_path):

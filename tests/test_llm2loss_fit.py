@@ -122,6 +122,9 @@ def test_an_interrupted_training_resumes_with_the_same_result(tmp_path, monkeypa
     fit_heads(*given, judge=judge, folder=tmp_path)
     with pytest.raises(TypeError):  # other losses are another training
         fit_heads(x, y + 1, criterion, SMALL, 0, folder=tmp_path)
+    monkeypatch.setattr(fit, "METHOD", 99)
+    with pytest.raises(TypeError):  # and so is another method
+        fit_heads(*given, judge=judge, folder=tmp_path)
 
 
 def test_a_nan_names_epoch_and_member():

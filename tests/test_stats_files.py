@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import rankdata
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, data_dir, sha256
+from visiondx.core.files import atomic_write, data_dir, result_key, sha256
 from visiondx.core.stats import bootstrap, crossed, interval, jackknife, ranks
 
 
@@ -154,6 +154,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         stopped()
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["metrics.json"]
+
+
+def test_a_result_is_kept_under_its_method_and_all_that_it_is_made_of():
+    given = ["weights", ["a hat", None], 3, {"steps": 5}]
+    key = result_key(1, *given)
+    assert key == result_key(1, *given)
+    assert len(key) == 20
+    others = [result_key(2, *given), result_key((1, 1), *given), result_key(1, *given, 0)]
+    others += [result_key(1, "weights", ["a hat", None], 4, {"steps": 5})]
+    assert len({key, *others}) == 5
 
 
 def test_sha256(tmp_path):

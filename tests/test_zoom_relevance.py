@@ -52,7 +52,7 @@ def test_words_find_their_channel():
     assert found.delta_s[1].argmax() == 11
 
 
-def test_second_call_reads_the_cache_and_settings_have_their_own(tmp_path):
+def test_second_call_reads_the_cache_and_settings_have_their_own(tmp_path, monkeypatch):
     generator, encoder = GridGenerator(), GridEncoder()
     first = relevance_matrix(generator, encoder, 2, cache=tmp_path)
     made = generator.synthesized
@@ -63,6 +63,9 @@ def test_second_call_reads_the_cache_and_settings_have_their_own(tmp_path):
     assert generator.synthesized > made
     relevance_matrix(generator, encoder, 3, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3  # one matrix each, no layers left
+    monkeypatch.setattr("visiondx.zoom.relevance.METHOD", 99)
+    relevance_matrix(generator, encoder, 3, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4  # another method has its own
 
 
 def test_interrupted_work_resumes_by_layer(tmp_path):

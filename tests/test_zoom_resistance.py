@@ -163,7 +163,7 @@ def test_stopping_at_the_first_flip_changes_no_resistance(jury):
     assert torch.equal(pairs[0].kept, pairs[1].kept)
 
 
-def test_finished_seeds_are_kept_and_read_again(tmp_path):
+def test_finished_seeds_are_kept_and_read_again(tmp_path, monkeypatch):
     generator = GridGenerator()
     encoder, hold = GridEncoder(), (prompt(1), "a grid")
     run = partial(search_seeds, generator, directions=along(generator, 0, 3), images=5)
@@ -179,6 +179,10 @@ def test_finished_seeds_are_kept_and_read_again(tmp_path):
     assert seeds.tolist() == [4] * 5 + [5] * 5
     generator.synthesized = 0
     run(Target(GridClassifier({0: 21.0})), seeds=(4, 5))  # another target is another search
+    assert generator.synthesized == 10 * (1 + SETTINGS.steps + 1)
+    generator.synthesized = 0
+    monkeypatch.setattr("visiondx_worlds.marking.zoom.resistance.SEARCHING", 99)
+    run(target, seeds=(4, 5))  # and so is another method
     assert generator.synthesized == 10 * (1 + SETTINGS.steps + 1)
 
 

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -97,7 +96,7 @@ def test_a_finished_seed_is_not_measured_again(tmp_path):
     shown = replace(found, seen=Visibility(found.change > 0.15, found.change < 0.25))
     seen = [kept_sensitivity(tmp_path, "shown", lambda: shown).seen for _ in range(2)][1]
     assert [(each.value, each.n) for each in seen.share] == [(0, 4), (1, 4), (0, 0)]
-    kept_sensitivity(tmp_path, json.dumps(["other"]), measure)
+    kept_sensitivity(tmp_path, "other", measure)
     kept_sensitivity(None, "key", measure)
     assert len(calls) == 3
 
@@ -116,7 +115,7 @@ def embedded_case(monkeypatch):
     return target, world, generator, GridEncoder(), along(generator, 3, 0, 9), settings
 
 
-def test_a_case_is_measured_with_the_edits_that_are_there(embedded_case, tmp_path):
+def test_a_case_is_measured_with_the_edits_that_are_there(embedded_case, tmp_path, monkeypatch):
     target, world, generator, encoder, edits, settings = embedded_case
 
     def run(edits):
@@ -136,6 +135,10 @@ def test_a_case_is_measured_with_the_edits_that_are_there(embedded_case, tmp_pat
     assert generator.synthesized == before  # kept
     longer = run(replace(edits, delta_s=2 * edits.delta_s))
     assert (longer.pooled.change > case.pooled.change).all()  # and not mistaken for the other
+    monkeypatch.setattr("visiondx_worlds.marking.zoom.score.METHODS", (99, 1, 1))
+    before = generator.synthesized
+    run(edits)
+    assert generator.synthesized > before  # another method has other results
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@ said of a damaged one.
 """
 
 import hashlib
+import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -131,6 +132,18 @@ def sha256(path: str | os.PathLike) -> str:
         raise InputError(f"No file at {path}: check the path.")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def result_key(method: int | Sequence[int], *given: object) -> str:
+    """What a kept result is named by: 20 hex digits of what made it.
+
+    Args:
+        method: the version of the method, a constant beside its code, or those of several. Raise it
+            with every change that gives another result for the same input; what was kept is then
+            not found any more.
+        given: all that the result depends on besides: settings, seeds, fingerprints, as JSON.
+    """
+    return hashlib.sha256(json.dumps([method, *given]).encode()).hexdigest()[:20]
 
 
 def digest(**tensors: "Tensor") -> str:

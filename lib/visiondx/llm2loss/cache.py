@@ -19,8 +19,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, read_kept, reading
+from visiondx.core.files import atomic_write, read_kept, reading, result_key
 from visiondx.llm2loss.images import Batch, Source, batches
+from visiondx.llm2loss.pixels import METHOD
 from visiondx.models.encoder import Encoder
 
 SHORT = 16  # hex digits of a fingerprint in a file's name
@@ -151,7 +152,8 @@ def _kept(
     """The embeddings of one batch, read or else computed, and {item: reason} of what is not."""
     path = None
     if folder is not None:
-        path = folder / f"{fingerprint[:SHORT]}-{part.content.hex()[: 2 * SHORT]}.safetensors"
+        key = result_key(METHOD, part.content.hex())
+        path = folder / f"{fingerprint[:SHORT]}-{key}.safetensors"
         found = read_kept(path, _read)
         if found is not None:
             return found

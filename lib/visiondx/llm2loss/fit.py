@@ -4,7 +4,6 @@ Each member draws its examples and its batches from its own seed, so that a stac
 the members would give one after another.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, digest
+from visiondx.core.files import atomic_write, digest, result_key
 from visiondx.core.loop import step_seed
 from visiondx.llm2loss import heads
 from visiondx.llm2loss.resampling import draw
 
+METHOD = 2  # of training, for ``files.result_key``
 SAVE_SECONDS = 20.0  # between two checkpoints
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 STARTS, ORDERS, BAGS = 0, 1, 2  # what a member's seed is used for
@@ -128,8 +128,7 @@ def fit_heads(
     head = (settings.head, settings.hidden)
     path = None
     if folder is not None:
-        about = json.dumps([asdict(settings), seed, numbers])
-        key = digest(x=x, y=y, about=torch.tensor(list(about.encode())))
+        key = result_key(METHOD, asdict(settings), seed, numbers, digest(x=x, y=y))
         path = Path(folder) / f"fit-{key}.safetensors"
     state = _read(path, x.device) or _start(x, settings, [_seed(seed, m, STARTS) for m in numbers])
     saved = time.monotonic()

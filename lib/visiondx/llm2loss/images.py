@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visiondx.core.errors import InputError, reason
-from visiondx.llm2loss.pixels import READING, check_range, pixels
+from visiondx.llm2loss.pixels import check_range, pixels
 from visiondx.models.preprocess import Preprocess
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
@@ -136,7 +136,7 @@ def _hash(*parts: bytes) -> bytes:
 
 def _of_tensor(images: Tensor, first: int, preprocess: Preprocess) -> Batch:
     content = _hash(
-        f"{_key(preprocess)}{images.dtype}{tuple(images.shape)}".encode(),
+        f"{preprocess}{images.dtype}{tuple(images.shape)}".encode(),
         images.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes(),
     )
     names = tuple(str(first + i) for i in range(len(images)))
@@ -180,7 +180,7 @@ def _of_files(paths: list[Path], preprocess: Preprocess) -> Batch:
             return _stack(list(pool.map(decode, read)), preprocess)
 
     parts = [b"-" + data.encode() if isinstance(data, str) else b"+" + data for data in read]
-    return Batch(tuple(map(str, paths)), _hash(_key(preprocess).encode(), *parts), load)
+    return Batch(tuple(map(str, paths)), _hash(str(preprocess).encode(), *parts), load)
 
 
 def _of_items(source: Sequence, part: range, preprocess: Preprocess) -> Batch:
@@ -194,13 +194,8 @@ def _of_items(source: Sequence, part: range, preprocess: Preprocess) -> Batch:
 
     read = [item(i) for i in part]
     parts = [t.encode() if isinstance(t, str) else t.numpy().tobytes() for t in read]
-    content = _hash(_key(preprocess).encode(), *parts)
+    content = _hash(str(preprocess).encode(), *parts)
     return Batch(tuple(map(str, part)), content, lambda: _stack(read, preprocess))
-
-
-def _key(preprocess: Preprocess) -> str:
-    """What the content of a batch depends on besides its items."""
-    return f"{READING}{preprocess}"
 
 
 def _stack(read: list[Tensor | str], preprocess: Preprocess) -> tuple[Tensor, dict[int, str]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.models.preprocess import Preprocess
 
-READING = 2  # how images are read; a change makes embeddings that were kept before another's
+METHOD = 2  # of reading images, for ``files.result_key``
 ROUNDING = 1e-3  # by which values may leave [0, 1]
 TURNS = {  # that undo an EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,

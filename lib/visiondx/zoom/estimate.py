@@ -15,6 +15,7 @@ from visiondx.zoom.directions import (
 from visiondx.zoom.gradient_directions import gradient_relevance
 from visiondx.zoom.relevance import relevance
 
+METHOD = 1  # of making directions, for ``files.result_key``
 ESTIMATORS = ("relevance", "gradient")
 CHANNELS = 20  # style channels an attribute edits, where no λ is given
 STYLES = 32  # that gradients are averaged over

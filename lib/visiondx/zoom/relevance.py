@@ -7,7 +7,6 @@ generator leaves what it can draw, and M then describes ruins. It takes 2 n imag
 is computed once for a generator and an encoder, kept under a hash of both, and resumed by layer.
 """
 
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -17,10 +16,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, read_kept
+from visiondx.core.files import atomic_write, read_kept, result_key
 from visiondx.core.memory import keep_memory
 from visiondx.models import registry
 
+METHOD = 1  # for ``files.result_key``
 REACH = 2.5  # deviations that a channel is pushed from its mean; StyleCLIP: 5
 
 
@@ -65,8 +65,8 @@ def relevance_matrix(
             "relevance_matrix needs images >= 1, batch >= 2 and sigma > 0, "
             f"got {images}, {batch} and {sigma}."
         )
-    key = f"{generator.fingerprint}|{encoder.image_fingerprint}|{images}|{sigma}|{seed}"
-    name = f"relevance-{sha256(key.encode()).hexdigest()[:20]}"
+    prints = generator.fingerprint, encoder.image_fingerprint
+    name = f"relevance-{result_key(METHOD, *prints, images, sigma, seed)}"
     whole = Path(cache) / f"{name}.safetensors" if cache else None
     if whole and (kept := _read(whole)) is not None:
         return kept.to(generator.style_mean)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from visiondx.core.errors import InputError
 from visiondx.search.descent import Descent
 
+METHOD = 2  # of searching, for ``files.result_key``
 STOPS = (None, "flipped")
 LARGEST = 50.0  # growth of log alpha over a search
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from visiondx.core.stats import Estimate, proportion
 from visiondx.zoom.result import SearchResult
 
+METHOD = 1  # of seeing edits, for ``files.result_key``
 BATCH = 64  # images at once, without gradient
 SHOWN = 0.1  # an edit is shown if it surely shows in so many of its pairs, or more
 

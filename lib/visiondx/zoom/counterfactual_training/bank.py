@@ -1,6 +1,5 @@
 """What counterfactual training feeds on: labelled renders, and a bank of what each round found."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, read_kept
+from visiondx.core.files import atomic_write, read_kept, result_key
+from visiondx.zoom.settings import METHOD as SEARCHING
+
+METHOD = 1  # of training against what a search finds, for ``files.result_key``
+METHODS = (METHOD, SEARCHING)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Bank:
 
     def __init__(self, directory: str | Path, settings: object) -> None:
         self.directory, self.rounds = Path(directory), []
-        self._stamp = json.dumps(settings)
+        self._stamp = result_key(METHODS, settings)
 
     def upto(self, number: int, search: Callable[[int], Round]) -> None:
         """Hold the rounds from 0 to this one; only this one may be searched for now.

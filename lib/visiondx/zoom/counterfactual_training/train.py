@@ -35,7 +35,7 @@ from visiondx.core.loop import Trainer, set_learning_rate, step_seed, update_ave
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
 from visiondx.models.target import Target
-from visiondx.zoom.counterfactual_training.bank import Bank, Renders, Round
+from visiondx.zoom.counterfactual_training.bank import METHODS, Bank, Renders, Round
 from visiondx.zoom.counterfactual_training.recipes import RECIPES
 from visiondx.zoom.counterfactual_training.result import CounterfactualTraining, plot_rounds
 from visiondx.zoom.directions import Directions
@@ -158,6 +158,7 @@ def train_counterfactually(
     robust = copy.deepcopy(target).eval().requires_grad_(False)  # its running average
     about = {
         **asdict(config),
+        "methods": METHODS,
         "consistency": consistency,
         "generator": generator.fingerprint,
         "directions": digest(delta_s=directions.delta_s),

@@ -9,10 +9,8 @@ Flips are raw or kept, see ``kept``: a search may truly change what the target i
 following that is no failure. Kept flips leave those out, and images unlike renders.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -22,10 +20,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import digest, read_kept
+from visiondx.core.files import digest, read_kept, result_key
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import MultiResult, SearchSettings, multi_search
+from visiondx.zoom.settings import METHOD as SEARCHING
 from visiondx_worlds.marking.zoom.kept import Realism, same_label
 
 BATCH = 128  # images at once; a memory limit
@@ -122,13 +121,12 @@ def search_seeds(
     Raises:
         InputError, FloatingPointError: see ``multi_search``.
     """
-    key = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
-    key += [truncation, digest(delta_s=directions.delta_s), consistency]
-    key += [getattr(encoder, "fingerprint", None)] * bool(consistency)
+    made_of = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
+    made_of += [truncation, digest(delta_s=directions.delta_s), consistency]
+    made_of += [getattr(encoder, "fingerprint", None)] * bool(consistency)
 
     def kept(seed: int) -> Path | None:
-        name = sha256(json.dumps([*key, seed]).encode()).hexdigest()[:20]
-        return Path(folder) / f"search-{name}" if folder else None
+        return Path(folder) / f"search-{result_key(SEARCHING, *made_of, seed)}" if folder else None
 
     parts: dict[int, list[Tensor]] = {}
     for seed in seeds:

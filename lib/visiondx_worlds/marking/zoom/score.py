@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -18,19 +17,23 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from visiondx.core.files import atomic_write, digest, read_kept
+from visiondx.core.files import atomic_write, digest, read_kept, result_key
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.estimate import CHANNELS
+from visiondx.zoom.estimate import METHOD as DIRECTIONS
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.settings import METHOD as SEARCHING
+from visiondx.zoom.visibility import METHOD as SEEING
 from visiondx.zoom.visibility import Visibility
 from visiondx_worlds.marking.zoom.truth import Interventions, label_prompts
 from visiondx_worlds.models.embedded_targets import fingerprint
 
+METHODS = (SEARCHING, DIRECTIONS, SEEING)  # of what is kept
 MATTERS = 0.05  # mean change of the target's probability
 
 
@@ -128,8 +131,9 @@ def run_case(
             )
             return found.sensitivity.renamed(asked)
 
-        key = [weights, words, images, seed, asdict(settings), directions, channels, own, *models]
-        parts.append(kept_sensitivity(folder, json.dumps(key), measure))
+        made_of = [weights, words, images, seed, asdict(settings), directions, channels, own]
+        key = result_key(METHODS, *made_of, *models)
+        parts.append(kept_sensitivity(folder, key, measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label, world.name)
 
 
@@ -194,10 +198,10 @@ def to_frame(cases: Sequence[Case], matters: float = MATTERS) -> pd.DataFrame:
 def kept_sensitivity(
     folder: str | Path | None, key: str, measure: Callable[[], Sensitivity]
 ) -> Sensitivity:
-    """What was measured under this key, from the folder if it is there, else measured now."""
+    """What was measured under this ``result_key``, kept in the folder or else measured now."""
     if folder is None:
         return measure()
-    path = Path(folder) / f"sensitivity-{sha256(key.encode()).hexdigest()[:20]}.safetensors"
+    path = Path(folder) / f"sensitivity-{key}.safetensors"
     kept = read_kept(path, _read)
     if kept is not None:
         return kept

@@ -16,7 +16,6 @@ shapes being fixed, so this is the picture in the mixed colour, and has a gradie
 line has the renderer's own: where an age changes nothing that is seen, w stays where it starts.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,18 +26,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write
+from visiondx.core.files import atomic_write, result_key
 from visiondx.models.device import device_of
 from visiondx.models.target import Target
 from visiondx.zoom.result import examples, pairs_grid
 from visiondx.zoom.search import SearchSettings, search_pairs
 from visiondx.zoom.sensitivity import Sensitivity
+from visiondx.zoom.settings import METHOD as SEARCHING
 from visiondx.zoom.tasks import crossed, task_of
 from visiondx_worlds.marking.zoom.score import kept_sensitivity
 from visiondx_worlds.marking.zoom.truth import label_prompts
 from visiondx_worlds.models.embedded_targets import fingerprint
 from visiondx_worlds.worlds.base import Attributes
 
+METHOD = 1  # of searching through the renderer, for ``files.result_key``
 PROBED = 64  # scenes that tell which columns are indices
 
 
@@ -242,7 +243,8 @@ def run_supervised(
             given = (world, target, attributes, images, seed, settings, encoder, held)
             return supervised_search(*given).sensitivity
 
-        key = ["supervised", fingerprint(name), list(attributes), images, seed, asdict(settings)]
-        key += [held, encoder.fingerprint]
-        parts.append(kept_sensitivity(folder, json.dumps(key), measure))
+        made_of = [fingerprint(name), list(attributes), images, seed, asdict(settings)]
+        made_of += [held, encoder.fingerprint]
+        key = result_key((METHOD, SEARCHING), "supervised", *made_of)
+        parts.append(kept_sensitivity(folder, key, measure))
     return Sensitivity.pool(parts)
