@@ -285,8 +285,8 @@ def with_diagnose(house):
     """The house with a notebook of the parameters that a diagnosis has."""
     (house / "data" / "presets" / "embedded.yaml").write_text("{}")
     words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
-    names = 'name = ""\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"\nclass_index = None'
-    tagged = f"{PARAMETERS}\nsteps = 4\n{words}\n{names}"
+    names = 'name = ""\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
+    tagged = f"{PARAMETERS}\nsteps = 4\n{words}\n{names}\nclass_index = None"
     make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
 
 
