@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import matplotlib.colors as mcolors
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from visiondx.core.errors import InputError
 from visiondx.core.stats import proportion
 from visiondx.models.target import Target
+from visiondx.show import plots
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.directions import text_directions
 from visiondx.zoom.search import SearchSettings
@@ -254,3 +256,38 @@ def test_measures_name_what_moves():
     assert "points" in measure("keypoints", ("nose",))
     found = of([(0.4, 0.1), (0.1, 0.1)])
     assert "“a hat” moved the model's points by 0.40" in verdict(found, "the model's points")
+
+
+def test_the_histogram_shows_who_sees_an_edit_and_reddens_the_winner_alone():
+    found = of([(0.4, 0.1), (0.1, 0.02), (0.05, 0.01)], shown=(True, True, False))
+    (axis,) = found.plot().axes
+    red, full, hollow = axis.patches
+    assert mcolors.to_hex(red.get_facecolor()) == plots.FIRST
+    assert mcolors.to_hex(full.get_facecolor()) == plots.REST
+    assert hollow.get_facecolor()[3] == 0
+    assert [text.get_text() for text in axis.texts] == ["CLIP sees", "100 %", "100 %", "0 %"]
+    readers = replace(found, judged=Visibility(ALWAYS, torch.eye(3)[:1].expand(40, 3).bool()))
+    (axis,) = readers.plot().axes
+    assert [text.get_text() for text in axis.texts][4:] == ["judges", "100 %", "–", "–"]
+    assert mcolors.to_hex(
+        of([(0.4, 0.1), (0.39, 0.1)]).plot().axes[0].patches[0].get_facecolor()
+    ) == (plots.REST)
+
+
+def test_a_diagnosis_asks_its_encoder_which_words_it_knows():
+    class Reader(GridEncoder):
+        def unknown_words(self, texts):
+            return [["cell"] if text.endswith("3") else [] for text in texts]
+
+    generator = GridGenerator()
+    names = [prompt(0), prompt(3)]
+    edits = replace(along(generator, 0, 3), delta_t=text_directions(Reader(), names, NEUTRAL))
+    target = Target(GridClassifier({0: 4.0, 3: 40.0}))
+    found = diagnose(
+        target, names, NEUTRAL, generator, Reader(), images=40, settings=PUSH, edits=edits
+    )
+    assert found.sensitivity.unknown == ((), ("cell",))
+    assert found.sensitivity.seen.shown[1]  # the edit shows, but what its words mean nobody knows
+    assert found.sensitivity.winner is None
+    assert "CLIP does not know its words" in found.verdict
+    assert "The encoder does not know “cell”" in found.verdict
