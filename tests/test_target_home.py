@@ -179,3 +179,10 @@ def test_paths_are_seen_from_here(folder, monkeypatch):
     assert torch.allclose(target.logit(IMAGES), 7 * red(IMAGES))
     with pytest.raises(InputError, match=rf"^{folder.name}/model\.py has no function 'laod'"):
         Target.load(f"{folder.name}/model.py:laod")  # said as it was written
+
+
+@pytest.mark.parametrize("index", [-1, 2.5, "cat"])
+def test_a_class_is_a_whole_number_before_a_kernel_starts(index):
+    check_parameters({"class_index": 0})
+    with pytest.raises(InputError, match="class_index must be a whole number from 0"):
+        check_parameters({"class_index": index})
