@@ -131,9 +131,7 @@ def test_a_verdict_needs_words_that_differ_and_a_model_that_knows():
     answers = Answers(("x",), members[:, :1], "ranker", "mean", 0, GUESSES)
     assert audit.verdict == [nothing]
     for found in (guesses, audit, answers):
-        assert "no more than chance (Spearman on held-out examples 0.10 [-0.10, 0.30]" in (
-            found.warning
-        )
+        assert "chance: nothing can be said (held-out Spearman 0.10 [-0.10, 0.30]" in found.warning
         assert "knows no more than chance" in found.plot("x").axes[0].get_title()
     assert "held-out Spearman 0.50 [0.40, 0.60]" in knows.plot().axes[0].get_title()
 

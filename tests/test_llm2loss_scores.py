@@ -116,27 +116,28 @@ def test_zero_shot_auroc_of_what_is_seen_and_what_is_not(hats):
 
 def test_sign_accuracy_by_hand():
     right = torch.tensor([[True, True, False], [False, True, True]])
-    agree = torch.tensor([[True, True, True], [False, False, True]])
+    confident = torch.tensor([[True, True, True], [False, False, True]])
     everything = torch.ones(2, 3).bool()
-    found = sign_accuracy(right, agree, everything)
+    found = sign_accuracy(right, confident, everything)
     assert found["sign_accuracy"].value == pytest.approx(3 / 4)
     assert found["confident_share"].value == pytest.approx(4 / 6)
     assert found["all_accuracy"].value == pytest.approx(4 / 6)
     assert found["all_accuracy"].n == 6
     known = torch.tensor([[True, True, False], [True, True, True]])
-    assert sign_accuracy(right, agree, known)["sign_accuracy"].value == 1
-    with pytest.raises(InputError, match="agree on no pair"):
-        sign_accuracy(right, ~everything, everything)
+    assert sign_accuracy(right, confident, known)["sign_accuracy"].value == 1
+    assert set(sign_accuracy(right, ~everything, everything)) == {"confident_share", "all_accuracy"}
+    with pytest.raises(InputError, match="known of no pair"):
+        sign_accuracy(right, everything, ~everything)
     with pytest.raises(InputError, match=r"must all be \(S, P\)"):
-        sign_accuracy(right[0], agree[0], known[0])
+        sign_accuracy(right[0], confident[0], known[0])
 
 
 def test_black_boxes_that_answer_alike_are_not_more_pairs():
     source = torch.Generator().manual_seed(3)
     right = torch.rand(1, 60, generator=source) < 0.7
-    agree, known = torch.ones(1, 60).bool(), torch.ones(1, 60).bool()
+    known = torch.ones(1, 60).bool()
     one, three = (
-        sign_accuracy(*(side.expand(count, -1) for side in (right, agree, known)))["all_accuracy"]
+        sign_accuracy(*(side.expand(count, -1) for side in (right, known, known)))["all_accuracy"]
         for count in (1, 3)
     )
     assert (one.value, one.low, one.high) == (three.value, three.low, three.high)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -238,12 +239,19 @@ class LossModel:
         return long.assign(best=long["epoch"] == self.best.numpy()[long["member"].astype(int)])
 
     def plot(self, title: str = "") -> Figure:
-        """The validation loss of each member by epoch; the title has the skill."""
-        logs = {
-            f"member {number}": part.rename(columns={"epoch": "step"})
-            for number, part in self.to_frame().groupby("member")
-        }
-        return plots.training_curve(logs, ["validation"], titled(title, self.skill))
+        """A line a member, the validation loss by epoch, and a dot at the weights that it kept; the
+        title has the skill.
+        """
+        figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+        axis.plot(self.validation.numpy(), color=plots.REST, linewidth=1)
+        best = self.best.long()
+        lowest = self.validation.gather(0, best[None])[0]
+        axis.plot(best.numpy(), lowest.numpy(), "o", color=plots.FIRST, markersize=4)
+        axis.set(xlabel="epoch", ylabel="validation loss")
+        axis.set_title(titled(title, self.skill), fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        plt.close(figure)
+        return figure
 
     def save(self, folder: str | Path) -> None:
         """Write loss_model.safetensors (weights, means, settings) and training.csv."""

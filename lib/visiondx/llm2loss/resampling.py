@@ -115,8 +115,8 @@ def doubt(known: Estimate) -> str:
     if known.low > 0:
         return ""
     return (
-        "this loss model knows no more than chance (Spearman on held-out examples "
-        f"{known.value:.2f} [{known.low:.2f}, {known.high:.2f}], n={known.n}): nothing can be said"
+        "this loss model knows no more than chance: nothing can be said (held-out Spearman "
+        f"{known.value:.2f} [{known.low:.2f}, {known.high:.2f}], n={known.n})"
     )
 
 

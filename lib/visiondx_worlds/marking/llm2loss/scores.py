@@ -155,36 +155,38 @@ def zero_shot_auroc(
     }
 
 
-def sign_accuracy(right: Tensor, agree: Tensor, known: Tensor) -> dict[str, Estimate]:
-    """Are comparisons right, and where all members agree?
+def sign_accuracy(right: Tensor, confident: Tensor, known: Tensor) -> dict[str, Estimate]:
+    """Are comparisons right, and are they where the ensemble is confident?
 
     Args:
-        right, agree, known: (S, P) bool, of each comparison: S black boxes answer P pairs. Those
-            whose truth is not known do not count.
+        right, confident, known: (S, P) bool, of each comparison: S black boxes answer P pairs.
+            Those whose truth is not known do not count.
 
     Returns:
-        "sign_accuracy" where all members agree, "confident_share" of those, "all_accuracy"; n is
-        the number of comparisons. Intervals resample pairs, each with all black boxes.
+        "confident_share", "all_accuracy", and, if any comparison is confident, "sign_accuracy" of
+        those; n is the number of comparisons. Intervals resample pairs, each with all black boxes.
 
     Raises:
-        InputError: shapes that differ, or members that agree nowhere.
+        InputError: shapes that differ, or no truth that is known.
     """
-    if not right.shape == agree.shape == known.shape or right.ndim != 2:
+    if not right.shape == confident.shape == known.shape or right.ndim != 2:
         raise InputError(
-            f"right {tuple(right.shape)}, agree {tuple(agree.shape)} and known "
+            f"right {tuple(right.shape)}, confident {tuple(confident.shape)} and known "
             f"{tuple(known.shape)} must all be (S, P): a black box a row, a pair a column."
         )
-    if not (agree & known).any():
-        raise InputError("The members agree on no pair: ask more pairs, or fewer members.")
+    if not known.any():
+        raise InputError("The truth is known of no pair: draw more pairs, or more images for each.")
     pairs = known.nonzero()[:, 1].numpy()
-    rows = torch.stack([right[known], agree[known]], 1).double().numpy()
-    return {
-        "sign_accuracy": bootstrap(rows, _of_agreed, groups=pairs),
+    rows = torch.stack([right[known], confident[known]], 1).double().numpy()
+    found = {
         "confident_share": bootstrap(rows[:, 1], groups=pairs),
         "all_accuracy": bootstrap(rows[:, 0], groups=pairs),
     }
+    if rows[:, 1].any():
+        found["sign_accuracy"] = bootstrap(rows, _of_confident, groups=pairs)
+    return found
 
 
-def _of_agreed(rows: np.ndarray) -> float:
-    agreed = rows[:, 1] > 0
-    return rows[agreed, 0].mean() if agreed.any() else np.nan
+def _of_confident(rows: np.ndarray) -> float:
+    confident = rows[:, 1] > 0
+    return rows[confident, 0].mean() if confident.any() else np.nan
