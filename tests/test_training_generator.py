@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from visiondx.core.errors import InputError
-from visiondx.core.loop import Trainer, cosine, flat, step_seed, update_average
+from visiondx.core.loop import Trainer, cosine, flat, update_average
+from visiondx.core.seeds import step_seed
 from visiondx_worlds.training.generator import GeneratorConfig, Phases, r1_penalty, train_generator
 from visiondx_worlds.training.regression import presence, regression_terms
 from visiondx_worlds.worlds import faces

@@ -30,7 +30,7 @@ def move(images: Tensor, source: torch.Generator, amount: float = 1.0) -> Tensor
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def soften(images: Tensor, source: torch.Generator, amount: float = 1.0) -> Tensor:
+def soften(images: Tensor, source: torch.Generator, amount: float) -> Tensor:
     """x + a (blur(x) - x): blurred for a in (0, 1], sharpened with ringing for a in [-0.5, 0)."""
     kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
     weight = (kernel[:, None] * kernel)[None, None].expand(images.shape[1], 1, 5, 5)
@@ -40,7 +40,7 @@ def soften(images: Tensor, source: torch.Generator, amount: float = 1.0) -> Tens
     return torch.lerp(images, blurred, a.to(images.device).expand_as(images))
 
 
-def tint(images: Tensor, source: torch.Generator, amount: float = 1.0) -> Tensor:
+def tint(images: Tensor, source: torch.Generator, amount: float) -> Tensor:
     """Contrast by up to 15 %, brightness by up to 0.08, each channel by a further 0.03."""
     shape = (len(images), 1, 1, 1)
     contrast = 1 + _uniform(-0.15, 0.15, shape, source) * amount
@@ -50,7 +50,7 @@ def tint(images: Tensor, source: torch.Generator, amount: float = 1.0) -> Tensor
     return (images - 0.5) * contrast.to(images.device) + offset
 
 
-def grain(images: Tensor, source: torch.Generator, amount: float = 1.0) -> Tensor:
+def grain(images: Tensor, source: torch.Generator, amount: float) -> Tensor:
     """Noise of up to 0.03 per pixel and up to 0.03 in soft blobs of 4 px."""
     count, channels, height, width = images.shape
     fine, blobs = _uniform(0, 0.03, (2, count, 1, 1, 1), source) * amount

@@ -227,11 +227,6 @@ def check_finite(step: int, term: str, value: float | torch.Tensor) -> None:
         raise FloatingPointError(f"Loss term '{term}' became {float(value)} at step {step}.")
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A seed for step ``step`` of a run; runs with different seeds share no step's seed."""
-    return (seed * 1_000_003 + step) % 2**31
-
-
 def adamw(
     parameters: Iterable[nn.Parameter],
     lr: float,

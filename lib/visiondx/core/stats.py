@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from visiondx.core.errors import InputError
 
+LEVEL = 0.95  # of intervals
 VECTORISED = (np.mean, np.median, np.std, np.min, np.max)
 
 
@@ -45,7 +46,7 @@ def bootstrap(
     statistic: Callable = np.mean,
     n: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
+    level: float = LEVEL,
     groups: ArrayLike | None = None,
 ) -> Estimate:
     """Bootstrap (Efron, 1979) of ``statistic`` over the first axis of ``values``; see ``interval``.
@@ -118,7 +119,7 @@ def crossed(
     return found
 
 
-def jackknife(statistic: Callable, group: np.ndarray, n: int, level: float = 0.95) -> Estimate:
+def jackknife(statistic: Callable, group: np.ndarray, n: int) -> Estimate:
     """Grouped jackknife (Tukey, 1958): groups of rows are left out in turn.
 
     For a statistic that resampled rows would spoil, for they stand there twice. The interval is
@@ -132,11 +133,11 @@ def jackknife(statistic: Callable, group: np.ndarray, n: int, level: float = 0.9
 
     value, count = float(statistic(group >= 0)), int(group.max()) + 1
     without = np.array([statistic(group != g) for g in range(count)])
-    error = np.sqrt((count - 1) * without.var()) * stdtrit(count - 1, (1 + level) / 2)
+    error = np.sqrt((count - 1) * without.var()) * stdtrit(count - 1, (1 + LEVEL) / 2)
     return Estimate(value, value - float(error), value + float(error), n)
 
 
-def interval(value: float, draws: np.ndarray, units: int, n: int, level: float = 0.95) -> Estimate:
+def interval(value: float, draws: np.ndarray, units: int, n: int, level: float = LEVEL) -> Estimate:
     """The interval of a value, from what it is in resamples of its ``units`` rows or clusters.
 
     Percentiles of the draws, whose tails reach as much further as Student's t does (Hesterberg,
@@ -170,7 +171,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return ((other < one).sum(-1) + (other <= one).sum(-1) + 1) / 2
 
 
-def proportion(values: ArrayLike, level: float = 0.95) -> Estimate:
+def proportion(values: ArrayLike) -> Estimate:
     """The share of true values, with Wilson's score interval (Wilson, 1927).
 
     For shares near 0 or 1: where none of 30 values is true, every resample says 0, [0, 0], and
@@ -180,18 +181,17 @@ def proportion(values: ArrayLike, level: float = 0.95) -> Estimate:
         values: (N,) bool.
 
     Raises:
-        InputError: values that are not (N,) bool, or a ``level`` outside (0, 1).
+        InputError: values that are not (N,) bool.
     """
     values = np.asarray(values)
-    if values.ndim != 1 or values.dtype != bool or not 0 < level < 1:
+    if values.ndim != 1 or values.dtype != bool:
         raise InputError(
-            f"proportion needs values (N,) of bool and 0 < level < 1, got {values.shape} "
-            f"{values.dtype}, level={level}."
+            f"proportion needs values (N,) of bool, got {values.shape} {values.dtype}."
         )
     n = len(values)
     if not n:
         return Estimate(0.0, 0.0, 1.0, 0)
-    share, z = float(values.mean()), NormalDist().inv_cdf((1 + level) / 2)
+    share, z = float(values.mean()), NormalDist().inv_cdf((1 + LEVEL) / 2)
     centre, half = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
     return Estimate(share, max(low, 0.0), min(high, 1.0), n)

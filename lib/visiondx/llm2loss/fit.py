@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, digest, result_key
-from visiondx.core.loop import step_seed
+from visiondx.core.seeds import step_seed
 from visiondx.llm2loss import heads
 from visiondx.llm2loss.resampling import draw
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write
-from visiondx.core.loop import step_seed
+from visiondx.core.seeds import step_seed
 from visiondx.core.stats import Estimate
 from visiondx.llm2loss import heads
 from visiondx.llm2loss.answers import Answers, Comparisons, aggregated

@@ -149,10 +149,10 @@ def _execute(path: Path, executed: Path, injected: dict[str, Any], manager: type
         ) from None
 
 
-def _tail(traceback: list[str], lines: int = 20) -> str:
-    """The last lines of a cell's traceback, without terminal colours."""
+def _tail(traceback: list[str]) -> str:
+    """The last twenty lines of a cell's traceback, without terminal colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
-    return "\n".join(text.splitlines()[-lines:])
+    return "\n".join(text.splitlines()[-20:])
 
 
 def _export(executed: Path, report: Path) -> None:

@@ -9,6 +9,8 @@ from visiondx.core.errors import InputError
 
 BEFORE, AFTER = (0.15, 0.55, 1.0), (1.0, 0.15, 0.2)  # blue: the original; red: the edited
 SCALE = 4  # drawn pixels a pixel
+RADIUS = 3.0  # of a point, in drawn pixels
+OPACITY = 0.6  # of a part's tint
 
 
 def draw_points(
@@ -16,13 +18,12 @@ def draw_points(
     points: Tensor,
     others: Tensor | None = None,
     scale: int = SCALE,
-    radius: float = 3.0,
 ) -> Tensor:
     """Images (B, 3, H, W) enlarged, with their points as dots: (B, 3, scale H, scale W).
 
     Args:
         points: (B, K, 2), x and y in [0, 1] of the picture; red. others: (B, K, 2) of another
-            picture, drawn below in blue. radius: in drawn pixels.
+            picture, drawn below in blue.
 
     Raises:
         InputError: shapes that do not fit.
@@ -39,13 +40,13 @@ def draw_points(
         x = torch.arange(width, device=large.device) + 0.5 - some[..., :1] * width  # (B, K, W)
         y = torch.arange(height, device=large.device) + 0.5 - some[..., 1:] * height
         away = (x.square()[:, :, None] + y.square()[..., None]).amin(1).sqrt()  # (B, H, W)
-        for reach, ink in ((radius + 1, (0.0, 0.0, 0.0)), (radius, colour)):
+        for reach, ink in ((RADIUS + 1, (0.0, 0.0, 0.0)), (RADIUS, colour)):
             cover = (reach + 0.5 - away).clamp(0, 1)[:, None]
             large = torch.lerp(large, large.new_tensor(ink)[:, None, None], cover)
     return large
 
 
-def draw_parts(images: Tensor, labels: Tensor, parts: int, opacity: float = 0.6) -> Tensor:
+def draw_parts(images: Tensor, labels: Tensor, parts: int) -> Tensor:
     """Images (B, 3, H, W) tinted by their label maps (B, H, W); the background, 0, is left alone.
 
     Raises:
@@ -57,7 +58,7 @@ def draw_parts(images: Tensor, labels: Tensor, parts: int, opacity: float = 0.6)
             f"{tuple(labels.shape)}."
         )
     tint = images.new_tensor(part_colours(parts))[labels].permute(0, 3, 1, 2)
-    cover = opacity * (labels > 0).to(images)[:, None]
+    cover = OPACITY * (labels > 0).to(images)[:, None]
     return torch.lerp(images, tint, cover.expand_as(images))
 
 

@@ -239,7 +239,7 @@ def _slant(axis: Axes) -> None:
 
 
 def training_curve(
-    logs: "dict[str, pd.DataFrame]", terms: Sequence[str], title: str = "", log_scale: bool = False
+    logs: "dict[str, pd.DataFrame]", terms: Sequence[str], title: str = ""
 ) -> Figure:
     """Loss terms over steps, a panel each; one line a training.
 
@@ -258,8 +258,6 @@ def training_curve(
                         log["step"], log[term], marker=".", markersize=4, label=figure_text(name)
                     )
             axis.set(xlabel="step", title=figure_text(term))
-            if log_scale:
-                axis.set_yscale("log")
         if len(logs) > 1:
             legend(axes.flat[-1], fontsize=8)
         figure.suptitle(figure_text(title))
@@ -305,7 +303,6 @@ def curves(
     x: str,
     y: str,
     title: str = "",
-    xlabel: str = "",
     ylabel: str = "",
 ) -> Figure:
     """A share over a number, such as the flip rate over steps; a line a frame.
@@ -321,7 +318,7 @@ def curves(
             axis.fill_between(
                 frame[x], frame["low"], frame["high"], color=line.get_color(), alpha=0.2, lw=0
             )
-        axis.set(title=figure_text(title), xlabel=xlabel or x, ylabel=ylabel or y, ylim=(0, 1.02))
+        axis.set(title=figure_text(title), xlabel=x, ylabel=ylabel or y, ylim=(0, 1.02))
         if len(frames) > 1:
             legend(axis, fontsize=8)
         sns.despine(figure)

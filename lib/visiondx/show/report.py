@@ -111,7 +111,6 @@ def write_diagnosis(
     title: str,
     asked: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
-    pairs: int = 4,
 ) -> Path:
     """Write ``report.html`` of a ZOOM diagnosis; ``asked`` and ``settings`` add rows to its own."""
     result, channels = found.result, found.directions.to_frame().set_index("attribute")["channels"]
@@ -132,7 +131,7 @@ def write_diagnosis(
         },
         histogram=found.sensitivity.plot(found.truth),
         sensitivity=found.sensitivity.to_frame(),
-        counterfactuals=found.counterfactuals(pairs),
+        counterfactuals=found.counterfactuals(),
         truth=truth if truth is None else truth.rename(columns=TRUTH),
         settings={**own, **result.settings, **(settings or {})},
         versions=installed(),

@@ -248,10 +248,10 @@ def _threshold(relevance: Tensor, value: float, sided: str, attribute: str) -> T
     )
 
 
-def _round_down(value: float, digits: int = 4) -> str:
-    """``value`` in ``digits`` significant digits, never above it, so that it still works."""
-    text = f"{value:.{digits}g}"
+def _round_down(value: float) -> str:
+    """``value`` in four significant digits, never above it, so that it still works."""
+    text = f"{value:.4g}"
     if float(text) > value:
         exponent = int(f"{value:.0e}".split("e")[1])
-        text = f"{value - 10.0 ** (exponent - digits + 1):.{digits}g}"
+        text = f"{value - 10.0 ** (exponent - 3):.4g}"
     return text

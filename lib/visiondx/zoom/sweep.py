@@ -11,6 +11,8 @@ from visiondx.core.memory import keep_memory
 from visiondx.zoom.directions import SIDES, from_relevance, text_directions, threshold_for
 from visiondx.zoom.estimate import edit_relevance
 
+BATCH = 128  # images at once; a memory limit
+
 
 @torch.no_grad()
 def sweep(
@@ -25,7 +27,6 @@ def sweep(
     sides: Sequence[str] = SIDES,
     judges=None,
     names: Sequence[str] | None = None,
-    batch: int = 128,
     estimator: str = "relevance",
 ) -> pd.DataFrame:
     """Edit every image by the same w, with λ chosen so that a given number of channels is left.
@@ -54,7 +55,7 @@ def sweep(
     def read(changed: Tensor) -> tuple[Tensor, Tensor]:
         """CLIP's scores (B, N) and the judges' probabilities (B, N) or (B, 0)."""
         clip, judged = [], []
-        for part in changed.split(batch):
+        for part in changed.split(BATCH):
             images = generator.synthesize(part)
             clip.append(encoder.embed_images(images) @ delta_t.T)
             judged.append(judges.scores(images)[:, columns] if columns else images.new_empty(0, 0))

@@ -22,6 +22,8 @@ from visiondx.core.files import data_dir, reading
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx_worlds.training.encoder_scores import attribute_scores, embed_renders
 
+RIDGES = (30.0, 300.0, 3000.0)  # tried in a linear probe
+
 BY_EYE_IMAGES = 104  # generated images that were labelled by eye
 
 
@@ -46,11 +48,9 @@ def worst_seed(
     return bootstrap(values[seeds == seed], statistic)
 
 
-def images_per_second(
-    world: object, batch: int = 256, repeats: int = 10, seed: int = 100
-) -> np.ndarray:
+def images_per_second(world: object, batch: int = 256, repeats: int = 10) -> np.ndarray:
     """(repeats,) speeds of ``world.render``, a warm-up not counted."""
-    attributes, speeds = world.sample(batch, seed), []
+    attributes, speeds = world.sample(batch, 100), []
     with torch.no_grad():
         for _ in range(repeats + 1):
             start = time.perf_counter()
@@ -68,7 +68,6 @@ def pixel_probe(
     train: int = 4000,
     test: int = 2000,
     seed: int = 100,
-    ridges: Sequence[float] = (30.0, 300.0, 3000.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """What ridge regression from raw pixels makes of each attribute, on fresh renders.
 
@@ -91,12 +90,12 @@ def pixel_probe(
         return gram[rows, :upto] @ cho_solve(factor, y[:upto] - mean) + mean
 
     held = slice(fit, train)
-    tried = np.stack([answers(held, fit, ridge) for ridge in ridges])  # (R, held, A)
+    tried = np.stack([answers(held, fit, ridge) for ridge in RIDGES])  # (R, held, A)
     on = truth[held]
     middle = (_class_mean(tried, on) + _class_mean(tried, ~on)) / 2  # (R, A)
     right = (tried > middle[:, None]) == on
     best = ((_class_mean(right, on) + _class_mean(right, ~on)) / 2).argmax(0)  # (A,)
-    found = np.stack([answers(slice(train, None), train, ridge) for ridge in ridges])
+    found = np.stack([answers(slice(train, None), train, ridge) for ridge in RIDGES])
     columns = np.arange(truth.shape[1])
     said = found[best, :, columns].T > middle[best, columns]
     return said == truth[train:], truth[train:]

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.stats import Estimate, bootstrap
-from visiondx_worlds.quality.embedded import balanced, worst
+from visiondx_worlds.quality.embedded import RIDGES, balanced, worst
 from visiondx_worlds.training.judges import group_accuracy
 
 DRAWS = 400  # resamples of each of the many intervals
@@ -157,20 +157,18 @@ def class_probe(
     train: int = 4000,
     test: int = 1000,
     seed: int = 100,
-    ridges: Sequence[float] = (30.0, 300.0, 3000.0),
-    group: str = "class",
 ) -> np.ndarray:
-    """What ridge regression from raw pixels makes of a multi-way attribute, on fresh renders.
+    """What ridge regression from raw pixels makes of the class of a scene, on fresh renders.
 
     The targets are one-hot and the largest answer wins; a quarter of the training renders is held
-    back to choose the ridge. Cousin of `visiondx_worlds.quality.embedded.pixel_probe`.
+    back to choose the ridge. Cousin of `quality.embedded.pixel_probe`.
 
     Returns:
         right: (test,) bool.
     """
     attributes = world.sample(train + test, seed)
     x = world.render(attributes).flatten(1)
-    truth = world.groups(attributes)[group].numpy()
+    truth = world.groups(attributes)["class"].numpy()
     x -= x[:train].mean(0)
     gram = (x @ x[:train].T).double().numpy()  # (train + test, train)
     y = np.eye(truth.max() + 1)[truth]
@@ -182,5 +180,5 @@ def class_probe(
         return (gram[rows, :upto] @ cho_solve(factor, y[:upto] - mean) + mean).argmax(1)
 
     held = slice(fit, train)
-    best = max(ridges, key=lambda ridge: (said(held, fit, ridge) == truth[held]).mean())
+    best = max(RIDGES, key=lambda ridge: (said(held, fit, ridge) == truth[held]).mean())
     return said(slice(train, None), train, best) == truth[train:]

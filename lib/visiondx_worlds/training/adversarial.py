@@ -8,6 +8,8 @@ from torch import Tensor
 
 from visiondx.models.target import Target
 
+STEPS = 10  # of an attack that measures
+
 
 def pgd(
     logits: Callable[[Tensor], Tensor],
@@ -48,7 +50,6 @@ def survives(
     classes: Tensor,
     epsilon: float,
     *,
-    steps: int = 10,
     seed: int = 0,
     batch: int = 128,
 ) -> Tensor:
@@ -58,7 +59,7 @@ def survives(
     for part, truth in zip(images.split(batch), classes.split(batch), strict=True):
         with torch.no_grad():
             plain = target.logits(part).argmax(1) == truth
-        moved = pgd(target.logits, part, truth, epsilon, steps, source)
+        moved = pgd(target.logits, part, truth, epsilon, STEPS, source)
         with torch.no_grad():
             right.append(plain & (target.logits(moved).argmax(1) == truth))
     return torch.cat(right)

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from visiondx.core.augment import augment
-from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate, step_seed, update_average
+from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate, update_average
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
+from visiondx.core.seeds import step_seed
 from visiondx.models.encoder import Encoder
 from visiondx_worlds.models.tiny_encoder import new_encoder
 from visiondx_worlds.models.tokenizer import PAD, Tokenizer

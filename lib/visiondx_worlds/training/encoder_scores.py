@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from visiondx.core.loop import step_seed
+from visiondx.core.seeds import step_seed
 from visiondx.models.encoder import Encoder
 
 

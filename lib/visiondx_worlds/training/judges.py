@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visiondx.core.augment import augment
-from visiondx.core.loop import Trainer, cosine, set_learning_rate, step_seed, update_average
+from visiondx.core.loop import Trainer, cosine, set_learning_rate, update_average
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
+from visiondx.core.seeds import step_seed
 from visiondx_worlds.models.judges import ARCHITECTURES, Judges
 from visiondx_worlds.training.pool import Pool
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from visiondx.core.augment import grain, soften, tint
 from visiondx.core.errors import InputError
-from visiondx.core.loop import Trainer, cosine, set_learning_rate, step_seed
+from visiondx.core.loop import Trainer, cosine, set_learning_rate
 from visiondx.core.losses import part_loss
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
+from visiondx.core.seeds import step_seed
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.models.outputs import extent, overlap
 from visiondx.models.stylegan2 import normalize_2nd_moment

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from visiondx.core.loop import step_seed
+from visiondx.core.seeds import step_seed
 
 
 class Pool:

@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.augment import augment
-from visiondx.core.loop import Trainer, cosine, set_learning_rate, step_seed
+from visiondx.core.loop import Trainer, cosine, set_learning_rate
 from visiondx.core.memory import keep_memory
+from visiondx.core.seeds import step_seed
 from visiondx.models.target import Target
 from visiondx_worlds.models.recogniser import recogniser_target
 from visiondx_worlds.worlds.people import Album, People

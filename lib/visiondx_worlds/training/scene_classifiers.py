@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 
 from visiondx.core.augment import augment
 from visiondx.core.errors import InputError
-from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate, step_seed
+from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
+from visiondx.core.seeds import step_seed
 from visiondx.models.target import Target
 from visiondx_worlds.models.embedded_targets import save_target
 from visiondx_worlds.models.scene_classifier import MEAN, STD, build_scene_classifier

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from visiondx.core.augment import augment
 from visiondx.core.errors import InputError
-from visiondx.core.loop import Trainer, cosine, set_learning_rate, step_seed
+from visiondx.core.loop import Trainer, cosine, set_learning_rate
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
+from visiondx.core.seeds import step_seed
 from visiondx.zoom.counterfactual_training.bank import Renders
 from visiondx_worlds.models.classifier import build_classifier
 from visiondx_worlds.training.pool import Pool

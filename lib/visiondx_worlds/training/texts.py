@@ -23,8 +23,9 @@ from tqdm.auto import tqdm
 
 from visiondx.core.augment import augment
 from visiondx.core.errors import InputError
-from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate, step_seed, update_average
+from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate, update_average
 from visiondx.core.memory import keep_memory
+from visiondx.core.seeds import step_seed
 from visiondx.models.encoder import Encoder
 from visiondx_worlds.models.tokenizer import Tokenizer
 from visiondx_worlds.training.encoder import (

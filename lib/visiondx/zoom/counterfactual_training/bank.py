@@ -13,6 +13,8 @@ from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, read_kept, result_key
 from visiondx.zoom.settings import METHOD as SEARCHING
 
+BATCH = 256  # images at once; a memory limit
+
 METHOD = 1  # of training against what a search finds, for ``files.result_key``
 METHODS = (METHOD, SEARCHING)
 
@@ -35,17 +37,17 @@ class Renders:
     def draw(cls, world, attributes, label: str) -> "Renders":
         """Render these attributes of a world; ``label``: the binary one that is asked for."""
         labels = world.labels(attributes)[:, world.binary.index(label)]
-        parts = [attributes[rows] for rows in torch.arange(len(labels)).split(256)]
+        parts = [attributes[rows] for rows in torch.arange(len(labels)).split(BATCH)]
         return cls(torch.cat([to_bytes(world.render(part)) for part in parts]), labels)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @torch.no_grad()
-    def right(self, target, batch: int = 256) -> Tensor:
+    def right(self, target) -> Tensor:
         """(N,) bool, on the CPU: whether a binary target says what the label says."""
         device = target.mean.device
-        said = [target(part.to(device) / 255) >= 0.5 for part in self.images.split(batch)]
+        said = [target(part.to(device) / 255) >= 0.5 for part in self.images.split(BATCH)]
         return torch.cat(said).cpu() == self.labels
 
 

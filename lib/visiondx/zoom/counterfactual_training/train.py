@@ -31,9 +31,10 @@ import torch.nn.functional as F
 from visiondx.core.augment import augment
 from visiondx.core.errors import InputError
 from visiondx.core.files import digest
-from visiondx.core.loop import Trainer, set_learning_rate, step_seed, update_average
+from visiondx.core.loop import Trainer, set_learning_rate, update_average
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
+from visiondx.core.seeds import step_seed
 from visiondx.models.target import Target
 from visiondx.zoom.counterfactual_training.bank import METHODS, Bank, Renders, Round
 from visiondx.zoom.counterfactual_training.recipes import RECIPES

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.loop import step_seed
+from visiondx.core.seeds import step_seed
 from visiondx.models.device import device_of
 from visiondx.models.target import Target
 from visiondx_worlds.models.recogniser import load_recogniser

@@ -48,14 +48,14 @@ class PairTruth:
 
 
 def draw_pairs(
-    source: Source, count: int, seed: int, heldout: bool = False, most_shared: int = 2
+    source: Source, count: int, seed: int, heldout: bool = False
 ) -> list[tuple[Sentence, Sentence]]:
     """Pairs of sentences that the world can draw; see `pairs_in_words`."""
 
     def possible(given: Mapping[str, bool]) -> bool:
         return can_be(source, given)
 
-    return pairs_in_words(source.world, possible, count, seed, heldout, most_shared)
+    return pairs_in_words(source.world, possible, count, seed, heldout)
 
 
 def pairs_in_words(
@@ -64,9 +64,8 @@ def pairs_in_words(
     count: int,
     seed: int,
     heldout: bool = False,
-    most_shared: int = 2,
 ) -> list[tuple[Sentence, Sentence]]:
-    """Pairs of sentences that share up to `most_shared` attributes and differ in the rest.
+    """Pairs of sentences that share up to two attributes and differ in the rest.
 
     A third each: one attribute there and denied ("a smile" / "no smile"); two attributes there and
     both denied; one attribute there and another in its place ("a hat" / "bangs").
@@ -93,7 +92,7 @@ def pairs_in_words(
         refused += 1
         kind = len(pairs) % 3
         changed = 1 if kind == 0 else 2
-        names = rng.sample(words.binary, changed + rng.randint(0, most_shared))
+        names = rng.sample(words.binary, changed + rng.randint(0, 2))
         shared = {name: rng.random() < 0.75 for name in names[changed:]}
         if kind == 2:
             sides = [{names[0]: True}, {names[1]: True}]
@@ -179,7 +178,7 @@ def true_losses(
     return losses.view(len(targets), len(unique), images)[:, [place[key] for key in keys]]
 
 
-def mean_losses(losses: Tensor, level: float = 0.95) -> list[Estimate]:
+def mean_losses(losses: Tensor) -> list[Estimate]:
     """The true mean loss of each sentence, over targets; the interval resamples the images.
 
     All targets see the same images, and n counts these.
@@ -187,7 +186,7 @@ def mean_losses(losses: Tensor, level: float = 0.95) -> list[Estimate]:
     Args:
         losses: (S, P, images), see `true_losses`; also differences of two of them.
     """
-    return [bootstrap(row, level=level) for row in losses.double().mean(0).numpy()]
+    return [bootstrap(row) for row in losses.double().mean(0).numpy()]
 
 
 def known_sign(losses: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import MultiResult
 from visiondx.zoom.settings import SearchSettings
 from visiondx_worlds.marking.zoom.kept import Flips, clear, judge_flips
-from visiondx_worlds.marking.zoom.resistance import Jury, search_seeds
+from visiondx_worlds.marking.zoom.resistance import BATCH, Jury, search_seeds
 from visiondx_worlds.marking.zoom.truth import label_prompts
 
 KINDS = ("raw", "kept")
@@ -110,13 +110,13 @@ def flip_rates(
     )  # fmt: skip
 
 
-def told(result: MultiResult, label: str, jury: Jury, batch: int = 128) -> Tensor:
+def told(result: MultiResult, label: str, jury: Jury) -> Tensor:
     """Which originals of a search are clear, see ``kept.clear``: (B,) bool."""
     device = result.generator.style_mean.device
     return torch.cat(
         [
             clear(result.originals(rows.tolist()).to(device), jury.judges, label, jury.realism)
-            for rows in torch.arange(len(result.p)).split(batch)
+            for rows in torch.arange(len(result.p)).split(BATCH)
         ]
     )
 

@@ -74,7 +74,6 @@ def run_case(
     M: torch.Tensor | None = None,
     *,
     directions: str = "relevance",
-    channels: int = CHANNELS,
     edits: Directions | None = None,
     seeds: Sequence[int],
     images: int,
@@ -90,7 +89,7 @@ def run_case(
         interventions: the truth, of the world that the target was trained on, and the generator
             on its renders; all of its targets share them.
         attributes: the world's names; they are asked for in the world's plain prompts.
-        M, directions, channels, edits: see ``diagnose``.
+        M, directions, edits: see ``diagnose``.
         images: of each seed.
         folder: finished seeds are kept there, so that a long run resumes; None keeps none.
 
@@ -125,13 +124,12 @@ def run_case(
                 seed=seed,
                 settings=settings,
                 directions=directions,
-                channels=channels,
                 edits=edits,
                 M=M,
             )
             return found.sensitivity.renamed(asked)
 
-        made_of = [weights, words, images, seed, asdict(settings), directions, channels, own]
+        made_of = [weights, words, images, seed, asdict(settings), directions, CHANNELS, own]
         key = result_key(METHODS, *made_of, *models)
         parts.append(kept_sensitivity(folder, key, measure))
     return Case(name, tuple(parts), truth, planted, None if planted else label, world.name)

@@ -18,6 +18,8 @@ from visiondx.zoom.tasks import LIMITS, compare, crossed, task_of
 from visiondx.zoom.visibility import Visibility, read_pairs
 from visiondx_worlds.worlds.parts import coverage
 
+BATCH = 128  # images at once; a memory limit
+
 
 class Interventions:
     """Scenes of a world, each drawn with an attribute and without it: drawn once, for any target.
@@ -94,7 +96,7 @@ def true_sensitivity(
 
 @torch.no_grad()
 def true_movement(
-    world, task: str, attributes: Sequence[str], n: int = 256, seed: int = 100, batch: int = 128
+    world, task: str, attributes: Sequence[str], n: int = 256, seed: int = 100
 ) -> Sensitivity:
     """How far an attribute moves what there is to find: the points, or the parts, of the drawing.
 
@@ -112,7 +114,7 @@ def true_movement(
     scenes = world.sample(n, seed)
     change = torch.empty(n, len(attributes))
     for column, name in enumerate(attributes):
-        for rows in torch.arange(n).split(batch):
+        for rows in torch.arange(n).split(BATCH):
             sides = [world.switch(scenes[rows], name, value) for value in (False, True)]
             if task == "keypoints":
                 without, with_it = (world.keypoints(side) for side in sides)
