@@ -85,6 +85,8 @@ def test_unsure_readers_are_left_out():
 def test_wilsons_interval_by_hand_and_how_often_it_covers():
     none = proportion(np.zeros(30, bool))
     assert (none.value, none.low, none.high) == (0, 0, pytest.approx(0.1135, abs=1e-4))
+    assert proportion(np.zeros(40, bool)).low == 0
+    assert proportion(np.ones(40, bool)).high == 1
     some = proportion(np.arange(10) < 4)
     assert (some.low, some.high) == (
         pytest.approx(0.1682, abs=1e-4),

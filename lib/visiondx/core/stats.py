@@ -194,7 +194,8 @@ def proportion(values: ArrayLike) -> Estimate:
     share, z = float(values.mean()), NormalDist().inv_cdf((1 + LEVEL) / 2)
     centre, half = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
-    return Estimate(share, max(low, 0.0), min(high, 1.0), n)
+    # exactly, where rounding would miss it
+    return Estimate(share, low if share > 0 else 0.0, high if share < 1 else 1.0, n)
 
 
 def _blocks(rows: np.ndarray) -> int:
