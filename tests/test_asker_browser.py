@@ -5,12 +5,13 @@ from playwright.sync_api import expect
 from lab import EXPLORE, click, needs_browser, opened, served
 
 pytestmark = needs_browser
-READING, MESSAGE, SIDE = ".vdx-p", ".vdx-message", ".vdx-half-box"
+READING, MESSAGE, SIDE = ".vdx-ends", ".vdx-message", ".vdx-half-box"
 
 
 def test_two_other_sentences_get_another_answer(tmp_path):
     """Typed words, the truth, and words that cannot be drawn or read."""
     with served(EXPLORE / "ask_the_model.ipynb", tmp_path) as address, opened(address) as page:
+        expect(page.locator(".vdx select").first).to_have_value("recogniser-0")
         asked = page.locator(".vdx input[type=text]")
         pictures = page.locator(".vdx-strip img")
         before = page.locator(READING).inner_text(), pictures.first.get_attribute("src")
@@ -34,4 +35,7 @@ def test_two_other_sentences_get_another_answer(tmp_path):
         asked.nth(1).press("Enter")
         expect(page.locator(f"{MESSAGE} .vdx-error")).to_contain_text("is empty")
         assert page.locator(READING).inner_text() == answer
+        asked.nth(1).fill("qwxzk vlorptk")
+        asked.nth(1).press("Enter")
+        expect(page.locator(".vdx-verdict")).to_contain_text("does not know “qwxzk”")
         assert page.locator(".vdx .jp-OutputArea-output").count() == 0  # no traceback

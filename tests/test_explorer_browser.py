@@ -65,6 +65,31 @@ def test_dragging_a_slider_shows_another_picture_and_probability(page):
     wait_for_another(page, original)
 
 
+def test_a_small_screen_holds_pictures_buttons_and_sliders(page):
+    page.set_viewport_size({"width": 1100, "height": 800})
+    page.locator(".vdx").evaluate("box => box.scrollIntoView()")
+    for part in (EDITED, READING, ".vdx-buttons button", ".vdx-sliders .noUi-handle"):
+        for number in range(page.locator(part).count()):
+            box = page.locator(part).nth(number).bounding_box()
+            assert 0 <= box["x"] <= box["x"] + box["width"] <= 1100
+            assert 0 <= box["y"] <= box["y"] + box["height"] <= 800
+    page.set_viewport_size({"width": 1440, "height": 1000})
+
+
+def test_a_search_can_be_stopped_and_undone(page):
+    page.locator(".vdx input[type=number]").fill("117")
+    page.locator(".vdx input[type=number]").press("Enter")
+    expect(page.locator(".vdx-edited")).to_contain_text("seed 117")
+    before = seen(page)
+    click(page, "Search")
+    expect(page.locator(MESSAGE)).to_contain_text("Step ")
+    click(page, "Stop")
+    expect(page.locator(MESSAGE)).to_contain_text(" steps; ")
+    click(page, "Undo")
+    expect(page.locator(READING)).to_have_text(before[1])
+    wait_for_pixels(page, "===", before[0])
+
+
 def test_search_ends_at_what_it_says_and_stays_there(page):
     before = seen(page)
     click(page, "Search")

@@ -3,6 +3,9 @@
 How it looks and answers in JupyterLab: test_explorer_browser.py.
 """
 
+import asyncio
+import base64
+import io
 import json
 import math
 
@@ -15,11 +18,11 @@ from torch import nn
 
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
-from visiondx.widgets import kept, parts
+from visiondx.widgets import explorer, kept, parts
 from visiondx.widgets.session import EditSession, View
-from visiondx.zoom.multi import multi_search
+from visiondx.zoom.multi import multi_search, multi_steps
 from visiondx.zoom.search import SearchSettings
-from visiondx_worlds.widgets import embedded, explorer
+from visiondx_worlds.widgets import embedded
 from zoom_standins import CELLS, NEUTRAL, GridClassifier, GridEncoder, GridGenerator, cells, prompt
 
 SETTINGS = SearchSettings(
@@ -198,10 +201,10 @@ def test_search_leaves_the_weights_at_the_most_counterfactual_step():
     )  # fmt: skip
     step = int(alone.step[0])
     assert step >= 2
-    assert len(views) == step + 1
+    assert len(views) == SETTINGS.steps + 2  # the start, the steps, and back to the best of them
     assert torch.equal(session.w, alone.w[0])
     assert torch.equal(session.result.trajectory_w, alone.trajectory_w)
-    assert [v.p for v in views] == pytest.approx(alone.trajectory_p[0, : step + 1].tolist())
+    assert [v.p for v in views[:-1]] == pytest.approx(alone.trajectory_p[0].tolist())
     farthest = max(alone.trajectory_p[0].tolist(), key=lambda p: abs(p - session.original.p))
     assert views[-1].p == pytest.approx(farthest)
     assert views[-1].flipped == bool(alone.flipped[0])
@@ -324,7 +327,7 @@ def test_a_menu_that_failed_shows_what_is_still_so(tmp_path):
 
 def test_a_fault_of_the_program_is_not_hidden(tmp_path, monkeypatch, caplog):
     widget = explorer.Explorer(start(), tmp_path)
-    monkeypatch.setattr(widget.session, "new_face", lambda: {}["missing"])
+    monkeypatch.setattr(widget.session, "new_face", lambda seed: {}["missing"])
     widget.face.click()
     assert (
         "KeyError: 'missing'" in caplog.text
@@ -342,19 +345,22 @@ def test_models_given_by_hand_leave_nothing_to_choose(tmp_path):
     assert not widget.estimator.disabled
 
 
-def test_menus_open_worlds_and_targets(tmp_path, monkeypatch):
-    widget = explorer.Explorer(start(world="faces", name="young"), tmp_path)
-    assert widget.target.value == "young"
-    assert "young-biased-bangs" in widget.target.options
-    assert "cat" not in widget.target.options
+def test_menus_open_worlds_and_targets(tmp_path):
     opened, changed = [], []
 
     def open_session(world, **given):
         opened.append((world, given["seed"], given["settings"]))
         return start(channels=(5,), world=world, name="cat", seed=given["seed"])
 
-    monkeypatch.setattr(explorer, "open_session", open_session)
-    monkeypatch.setattr(explorer, "change_target", lambda s, name: changed.append((s.world, name)))
+    choices = explorer.Choices(
+        ("faces", "animals"),
+        {"faces": ["young", "male"], "animals": ["cat"]}.get,
+        open_session,
+        lambda session, name: changed.append((session.world, name)),
+    )
+    widget = explorer.Explorer(start(world="faces", name="young"), tmp_path, choices)
+    assert widget.target.value == "young"
+    assert widget.target.options == ("young", "male")
     widget.target.value = "male"
     assert changed == [("faces", "male")]
     widget.generator.value = "animals"
@@ -363,6 +369,121 @@ def test_menus_open_worlds_and_targets(tmp_path, monkeypatch):
     assert widget.words.value == prompt(5)
     assert (len(widget.sliders), widget.target.value) == (1, "cat")
     assert "young" not in widget.target.options
+
+
+def test_undo_takes_back_moves_words_faces_targets_and_searches():
+    session = start()
+    seen = [session.set([1.0, 0.0, 0.0])]
+    for weight in (0.5, 1.0, 1.5):  # one drag
+        session.move(1, weight)
+    seen.append(session.move(2, -1.0))
+    seen.append(session.new_face())
+    session.apply([prompt(5)], NEUTRAL)
+    seen.append(session.use_target(Target(GridClassifier({5: 50.0})), None, "another"))
+    list(session.search())
+    assert session.undo().p == pytest.approx(seen[3].p)
+    assert session.result is None
+    session.undo()
+    assert session.target_name == ""
+    found = session.undo()
+    assert session.attributes == (prompt(0), prompt(3), prompt(11))
+    assert torch.equal(found.image, seen[2].image)
+    found = session.undo()
+    assert (session.seed, session.w.tolist()) == (4, [1.0, 1.5, -1.0])
+    assert torch.equal(found.image, seen[1].image)
+    session.undo()
+    assert session.w.tolist() == [1.0, 1.5, 0.0]
+    assert torch.equal(session.undo().image, seen[0].image)
+    session.undo()
+    with pytest.raises(InputError, match="nothing to undo"):
+        session.undo()
+
+
+def test_a_watched_search_is_the_search_and_may_end_early():
+    session = start()
+    given = (session.generator, session.target, None, session.directions, session.styles, SETTINGS)
+    whole = multi_search(*given)
+    paths = list(multi_steps(*given))
+    assert len(paths) == SETTINGS.steps + 1
+    assert torch.equal(paths[-1].trajectory_w, whole.trajectory_w)
+    assert torch.equal(paths[-1].w, whole.w)
+    assert torch.equal(paths[2].trajectory_p, whole.trajectory_p[:, :3])
+    with pytest.raises(InputError, match="not of 2 from 1"):
+        next(multi_steps(*given[:4], session.styles.expand(2, -1), SETTINGS))
+    session.generator.synthesized = 0
+    steps = session.search()
+    next(steps), next(steps)
+    steps.close()
+    assert session.generator.synthesized < 8  # of those that were not asked for, none was made
+    assert session.arrive().p == pytest.approx(float(session.result.p[0]))
+    assert all(p.requires_grad for p in session.target.parameters())
+
+
+def test_stop_ends_the_search_and_undo_takes_it_back(tmp_path):
+    session = start()
+    widget = explorer.Explorer(session, tmp_path)
+    shown, show = [], widget._show
+
+    def watched(view):
+        shown.append(widget.stop.disabled)
+        if len(shown) == 3:
+            widget.stop.click()
+        show(view)
+
+    widget._show = watched
+    widget.find.click()
+    assert not any(shown)  # Stop can be pressed during the search
+    assert widget.stop.disabled
+    assert not widget.find.disabled
+    assert session.result.trajectory_w.shape[1] < SETTINGS.steps + 1
+    assert " of 3 steps; " in widget.message.value
+    assert torch.equal(session.w, session.result.w[0])
+    widget.back.click()
+    assert not session.w.any()
+    assert [s.value for s in widget.sliders] == [0.0, 0.0, 0.0]
+
+
+def test_a_search_in_a_kernel_leaves_it_listening(tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer, "FRAME", 0.0)
+    widget = explorer.Explorer(start(), tmp_path)
+
+    async def kernel():
+        widget.find.click()
+        assert widget.session.result is None  # it has only begun
+        for _ in range(4):
+            await asyncio.sleep(0)
+        widget.stop.click()
+        await widget._task
+
+    asyncio.run(kernel())
+    assert 1 < widget.session.result.trajectory_w.shape[1] < SETTINGS.steps + 1
+    assert "steps; " in widget.message.value
+
+
+def test_the_seed_box_follows_and_chooses_the_face(tmp_path):
+    widget = explorer.Explorer(start(), tmp_path)
+    assert widget.seed.value == 4
+    widget.face.click()
+    assert widget.seed.value == 5
+    widget.seed.value = 11
+    assert widget.session.seed == 11
+    assert widget.before.value == kept.png(start(seed=11).original.image)
+    widget.back.click()
+    assert widget.seed.value == widget.session.seed == 5
+
+
+def test_words_that_the_encoder_cannot_know_are_named(tmp_path):
+    session = start()
+    session.encoder.unknown_words = lambda texts: [
+        ["qwxzk"] if text == prompt(5) else [] for text in texts
+    ]
+    widget = explorer.Explorer(session, tmp_path)
+    widget.words.value = f"{prompt(0)}\n{prompt(5)}"
+    widget.apply.click()
+    assert "The encoder does not know “qwxzk”" in widget.message.value
+    widget.words.value = prompt(0)
+    widget.apply.click()
+    assert "does not know" not in widget.message.value
 
 
 def test_embedded_targets_of_a_world():
@@ -374,7 +495,13 @@ def test_embedded_targets_of_a_world():
         assert set(names) <= set(embedded.WORLDS[world].binary)
 
 
-def test_a_page_that_is_only_read_says_so(tmp_path):
-    bundle = explorer.Explorer(start(), tmp_path)._repr_mimebundle_()
+def test_a_page_that_is_only_read_shows_a_picture(tmp_path):
+    widget = explorer.Explorer(start(), tmp_path)
+    bundle = widget._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/plain"].startswith("The explorer:")
+    widget.drag(0, 4.0)
+    stills = [base64.b64decode(b["image/png"]) for b in (bundle, widget._repr_mimebundle_())]
+    assert stills[0] != stills[1]  # it is of the present state
+    with Image.open(io.BytesIO(stills[1])) as still:
+        assert still.width > 600

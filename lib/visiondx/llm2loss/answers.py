@@ -22,6 +22,7 @@ from torch import Tensor
 
 from visiondx.core.files import atomic_write
 from visiondx.core.stats import Estimate
+from visiondx.core.words import plain
 from visiondx.llm2loss.resampling import doubt, titled
 from visiondx.show import plots
 from visiondx.show.words import figure_text, lend_fonts
@@ -103,6 +104,8 @@ class Answers:
 class Comparisons:
     """Differences between P pairs of prompts, member by member; above 0: the black box is worse
     on a than on b (a larger loss or rank score, or less familiar).
+
+    ``unknown`` are the words of each pair that the encoder cannot know.
     """
 
     a: tuple[str, ...]
@@ -112,6 +115,7 @@ class Comparisons:
     aggregation: str
     seed: int
     skill: Estimate  # of the loss model, see ``LossModel``
+    unknown: tuple[tuple[str, ...], ...] = ()
 
     @property
     def difference(self) -> Tensor:
@@ -135,20 +139,26 @@ class Comparisons:
 
     @property
     def confident(self) -> Tensor:
-        """(P,) bool: 0 lies outside the interval, and the loss model knows more than chance."""
+        """(P,) bool: 0 lies outside the interval, the loss model knows more than chance, and the
+        encoder all words.
+        """
         low, high = self.interval
-        return ((low > 0) | (high < 0)) & (not self.warning)
+        known = torch.tensor([not words for words in self.unknown or [()] * len(self.a)])
+        return ((low > 0) | (high < 0)) & known & (not self.warning)
 
     @property
     def verdict(self) -> list[str]:
         """Of each pair: "worse on the first" or "... second", "cannot tell", "the same sentence",
-        or "nothing can be said", by a loss model that knows no more than chance.
+        "unknown words", or "nothing can be said", by a loss model that knows no more than chance.
         """
-        rows = zip(self.a, self.b, self.confident.tolist(), self.worse.tolist(), strict=True)
+        unknown = self.unknown or [()] * len(self.a)
+        rows = zip(self.a, self.b, unknown, self.confident.tolist(), self.worse.tolist())
         found = []
-        for a, b, confident, worse in rows:
-            if a.split() == b.split():
+        for a, b, words, confident, worse in rows:
+            if plain(a) == plain(b):
                 found.append("the same sentence")
+            elif words:
+                found.append("unknown words")
             elif self.warning:
                 found.append("nothing can be said")
             elif confident:

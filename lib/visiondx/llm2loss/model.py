@@ -35,6 +35,7 @@ from visiondx.llm2loss.fit import FitSettings, fit_heads
 from visiondx.llm2loss.modality import placed, project
 from visiondx.llm2loss.resampling import distinct, doubt, skill, titled
 from visiondx.models.encoder import Encoder
+from visiondx.models.vocabulary import unknown_to
 from visiondx.show import plots
 
 KINDS = ("ranker", "regressor", "classifier")
@@ -214,7 +215,9 @@ class LossModel:
         if len(a) != len(b):
             raise InputError(f"compare needs pairs of sentences, got {len(a)} and {len(b)}.")
         of_a, of_b = self._texts([*a, *b]).split(len(a), 1)
-        return Comparisons(tuple(a), tuple(b), self.sign * (of_a - of_b), *self._about)
+        words = [x + y for x, y in zip(*(unknown_to(self.encoder, side) for side in (a, b)))]
+        unknown = tuple(tuple(dict.fromkeys(both)) for both in words)
+        return Comparisons(tuple(a), tuple(b), self.sign * (of_a - of_b), *self._about, unknown)
 
     def audit(self, attributes: Sequence[str], negation: str = "Not {}") -> Audit:
         """The RMM table: |score("<attribute>") - score("Not <attribute>")| of each attribute.

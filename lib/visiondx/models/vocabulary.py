@@ -26,6 +26,12 @@ def unknown_words(texts: Sequence[str], known: Callable[[str], bool]) -> list[li
     return [[w for w in dict.fromkeys(words_of(text)) if not known(w)] for text in texts]
 
 
+def unknown_to(encoder, texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Of each text, the words that an encoder cannot know; none, if it cannot tell."""
+    tell = getattr(encoder, "unknown_words", lambda texts: [[] for _ in texts])
+    return tuple(map(tuple, tell(list(texts))))
+
+
 def known_by_pieces(tokenize: Callable[[list[str]], Tensor]) -> Callable[[str], bool]:
     """What a tokenizer says of a word, in lower case: is it one, or letters?
 

@@ -1,7 +1,9 @@
 """What the explorers share: controls of one look, and how an action is run and reported."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 
@@ -12,8 +14,8 @@ from visiondx.widgets import parts
 class Panel:
     """A box of widgets with one line of message below it and room for progress bars.
 
-    A subclass builds ``box`` around ``message`` and ``progress``, and names in ``controls`` what is
-    off while an action runs.
+    A subclass builds ``box`` around ``message`` and ``progress``, names in ``controls`` what is off
+    while an action runs, and draws in ``picture`` what a page that is only read shows.
     """
 
     box: widgets.Box
@@ -24,9 +26,16 @@ class Panel:
         self.message.add_class("vdx-message")
 
     def _repr_mimebundle_(self, **options) -> dict:
-        """The live widget; a notebook that is only read says what would be here."""
-        bundle = self.box._repr_mimebundle_(**options)
-        return bundle | {"text/plain": "The explorer: run this notebook in Jupyter to use it."}
+        """The live widget; a notebook that is only read shows a picture of it."""
+        still = {
+            "text/plain": "The explorer: run this notebook in Jupyter to use it.",
+            "image/png": b64encode(self.picture()).decode(),
+        }
+        return self.box._repr_mimebundle_(**options) | still
+
+    def picture(self) -> bytes:
+        """A PNG of what is shown now."""
+        raise NotImplementedError
 
     def follow(self) -> None:
         """Called after each action: menus say again what is there."""
@@ -38,25 +47,31 @@ class Panel:
             bars: whether it may show progress bars, which then stand inside the panel, as does the
                 traceback of a fault of the program, unlike one of its input.
         """
+        with self.acting(text, bars) as done:
+            done.said = action() or ""
+
+    @contextmanager
+    def acting(self, text: str, bars: bool = True) -> Iterator[SimpleNamespace]:
+        """The same for a block, which may wait; it sets ``said``, the message afterwards."""
         self.message.value = parts.message(text)
         for control in self.controls:
             control.disabled = True
-        said, failed = "", False
+        done, failed = SimpleNamespace(said=""), False
         if bars:
             self.progress.clear_output()
         try:
             with self.progress if bars else nullcontext():
                 try:
-                    said = action() or ""
+                    yield done
                 except (InputError, FloatingPointError, OSError) as error:
-                    said, failed = str(error), True
+                    done.said, failed = str(error), True
                 if bars:
                     self.progress.clear_output()
         finally:
             for control in self.controls:
                 control.disabled = False
             self.follow()
-            self.message.value = parts.message(said, failed)
+            self.message.value = parts.message(done.said, failed)
 
 
 def button(name: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:

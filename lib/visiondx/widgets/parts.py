@@ -1,24 +1,28 @@
 """The explorer's pieces of HTML: its style, its readings, its one line of message."""
 
+from collections.abc import Sequence
 from html import escape
 
 from visiondx.widgets.session import View
 
 STYLE = """<style>
-.vdx { max-width: 1060px; padding: 14px 18px; gap: 12px; border-radius: 8px;
+.vdx { max-width: 1060px; padding: 10px 14px; gap: 8px; border-radius: 8px;
   border: 1px solid var(--jp-border-color2, #ddd); background: var(--jp-layout-color1, #fff);
   color: var(--jp-ui-font-color1, #222); overflow: visible; }
 .vdx .widget-box { overflow: visible; }
 .vdx .widget-html-content { line-height: 1.45; font-size: 13px; }
 .vdx .widget-label { font-size: 13px; }
-.vdx-row { flex-flow: row wrap; gap: 8px 22px; align-items: flex-start; }
-.vdx-photo { flex: 0 1 320px; min-width: 180px; gap: 4px; align-items: stretch; }
+.vdx-row { flex-flow: row wrap; gap: 6px 16px; align-items: flex-start; }
+.vdx-photo { flex: 1 1 150px; max-width: 320px; gap: 2px; align-items: stretch; }
+.vdx-buttons { gap: 4px 6px; }
+.vdx-buttons button { width: auto; padding: 0 8px; }
+.vdx-sliders .widget-readout { min-width: 36px; width: 36px; }
 .vdx-photo img { width: 100%; max-width: 320px; height: auto; object-fit: contain;
   border-radius: 6px; display: block; }
 .vdx-caption { font-weight: 600; }
-.vdx-side { flex: 1 1 270px; min-width: 240px; }
-.vdx-sliders { flex: 5 1 440px; min-width: 340px; gap: 2px; }
-.vdx-words { flex: 2 1 240px; min-width: 220px; gap: 6px; }
+.vdx-side { flex: 1.4 1 210px; min-width: 200px; }
+.vdx-sliders { flex: 5 1 340px; min-width: 320px; gap: 0; }
+.vdx-words { flex: 2 1 200px; min-width: 190px; gap: 2px; }
 .vdx-words textarea, .vdx-words input { width: 100%; }
 .vdx-name { display: flex; justify-content: space-between; align-items: baseline; }
 .vdx-value { font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -30,7 +34,7 @@ STYLE = """<style>
 .vdx-tick { position: absolute; top: 0; bottom: 0; width: 2px;
   background: var(--jp-ui-font-color1, #222); }
 .vdx-tick.vdx-half { width: 1px; background: var(--jp-layout-color1, #fff); }
-.vdx-block { margin-bottom: 14px; }
+.vdx-block { margin-bottom: 8px; }
 .vdx-badge { padding: 1px 8px; border-radius: 9px; background: #d1495b; color: #fff;
   font-size: 12px; font-weight: 600; }
 .vdx-new { color: #2b7a4b; font-weight: 600; }
@@ -72,6 +76,14 @@ def _seen(view: View, original: View) -> str:
         elif before:
             words.append(f'<span class="vdx-gone">{text}</span>')
     return ", ".join(words) or '<span class="vdx-soft">nothing that they know</span>'
+
+
+def unknown(words: Sequence[str]) -> str:
+    """A sentence on words that the encoder cannot know; nothing where there are none."""
+    if not words:
+        return ""
+    said = ", ".join(f"“{word}”" for word in words)
+    return f"The encoder does not know {said}: what it makes of it means nothing."
 
 
 def message(text: str, error: bool = False) -> str:

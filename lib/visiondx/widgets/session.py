@@ -13,10 +13,18 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.kernels.ssim import SSIMReference
 from visiondx.models.target import Target
+from visiondx.models.vocabulary import unknown_to
 from visiondx.zoom.estimate import CHANNELS, edit_directions
-from visiondx.zoom.multi import SETTINGS, MultiResult, multi_search
+from visiondx.zoom.multi import SETTINGS, MultiResult, multi_steps
 from visiondx.zoom.relevance import relevance
 from visiondx.zoom.settings import SearchSettings
+
+REMEMBERED = 50  # actions that can be undone
+STATE = (  # what an action changes; all of it is replaced, nothing in place
+    "attributes", "neutral", "estimator", "directions", "w",
+    "seed", "styles", "_image", "_reference", "original",
+    "target", "consistency", "target_name", "result",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class EditSession:
     """One face and its edit x̂ = G(s + Σ w_n Δs_n) (Eq. 3 of ZOOM), as one target sees it.
 
     Attributes: ``w`` (N,), the weights; ``original``, the View of the unedited face; ``result``,
-    the last search of this face, or None.
+    the last search of this face, or None. What is chosen or moved can be undone.
 
     Args:
         generator, encoder, target: see ``zoom.multi.multi_search``; the target is moved to the
@@ -77,13 +85,47 @@ class EditSession:
     ):
         self.generator, self.encoder, self.judges = generator, encoder, judges
         self.settings, self.channels, self.world, self._M = settings, channels, world, M
+        self._before: list[dict] = []
+        self._last: object = None  # the action that was remembered last
         self.attributes: tuple[str, ...] = ()
         self.w = generator.style_mean.new_zeros(0)
         self.apply(attributes, neutral, directions)
         self._face(seed)
         self.use_target(target, consistency, name)
+        self._before.clear()
+
+    # ---------------------------------------------------------------- and undone
+
+    def undo(self) -> View:
+        """Take the last action back: a move, a search, other words, another face or target.
+
+        Moves of one weight that follow each other are one action, as a slider is dragged.
+
+        Raises:
+            InputError: nothing is left to undo.
+        """
+        if not self._before:
+            raise InputError("There is nothing to undo.")
+        vars(self).update(self._before.pop())
+        self._last = None
+        return self.view()
+
+    def _remember(self, action: object = None) -> None:
+        """Keep the state as it is, once for an action that goes on."""
+        if action is not None and action == self._last:
+            return
+        self._last = action
+        if all(hasattr(self, name) for name in STATE):  # not while it is being made
+            self._before.append({name: getattr(self, name) for name in STATE})
+            del self._before[:-REMEMBERED]
 
     # ---------------------------------------------------------------- what is chosen
+
+    @property
+    def unknown(self) -> list[str]:
+        """The words among the prompts that the encoder cannot know."""
+        found = unknown_to(self.encoder, (*self.attributes, self.neutral))
+        return list(dict.fromkeys(word for words in found for word in words))
 
     def apply(self, attributes: Sequence[str], neutral: str, directions: str = "relevance") -> None:
         """Other words or another estimator; prompts that stay keep their weights.
@@ -102,6 +144,7 @@ class EditSession:
             channels=self.channels,
             M=self._M,
         )
+        self._remember()
         before = dict(zip(self.attributes, self.w.tolist(), strict=True))
         self.estimator, self.neutral, self.directions = directions, neutral, found
         self.attributes = found.attributes
@@ -109,6 +152,7 @@ class EditSession:
 
     def new_face(self, seed: int | None = None) -> View:
         """The face of a seed, by default the next. The weights stay."""
+        self._remember()
         self._face(self.seed + 1 if seed is None else seed)
         self._look()
         return self.view()
@@ -124,6 +168,7 @@ class EditSession:
         target.to(self._image.device)
         target.check(self._image)
         target.logit(self._image)  # refuses what is not binary
+        self._remember()
         self.target, self.consistency, self.target_name = target, consistency, name
         self._look()
         return self.view()
@@ -147,6 +192,19 @@ class EditSession:
         Raises:
             InputError: another number of weights, or one beyond ±epsilon.
         """
+        return self._set(weights)
+
+    def move(self, prompt: int, weight: float) -> View:
+        """The picture with one weight changed."""
+        weights = self.w.tolist()
+        weights[prompt] = weight
+        return self._set(weights, ("move", prompt))
+
+    def reset(self) -> View:
+        """All weights 0."""
+        return self.set([0.0] * len(self.w))
+
+    def _set(self, weights: Sequence[float], action: object = None) -> View:
         w = torch.as_tensor(weights, dtype=self.w.dtype, device=self.w.device)
         bound = self.settings.epsilon
         if w.shape != self.w.shape or not bool((w.abs() <= bound).all()):
@@ -154,18 +212,9 @@ class EditSession:
                 f"{len(self.w)} prompts need as many weights within ±{bound:g}, "
                 f"got {[round(v, 3) for v in w.flatten().tolist()]}."
             )
+        self._remember(action)
         self.w = w
         return self.view()
-
-    def move(self, prompt: int, weight: float) -> View:
-        """The picture with one weight changed."""
-        weights = self.w.tolist()
-        weights[prompt] = weight
-        return self.set(weights)
-
-    def reset(self) -> View:
-        """All weights 0."""
-        return self.set([0.0] * len(self.w))
 
     @torch.no_grad()
     def view(self) -> View:
@@ -201,13 +250,15 @@ class EditSession:
     def search(self) -> Iterator[View]:
         """The multi-attribute counterfactual search from this face, as one view a step.
 
-        All steps are made before the first view. The last view is the most counterfactual step,
-        and there the weights stay.
+        A step is made when its view is asked for. ``result`` is that of the steps so far; the view
+        after the last step is the most counterfactual one, and there the weights stay. Whoever
+        stops earlier calls ``arrive`` for it.
 
         Raises:
             FloatingPointError: a NaN or infinity, with its step and its term.
         """
-        self.result = multi_search(
+        action = object()  # the whole search is one
+        for result in multi_steps(
             self.generator,
             self.target,
             self.encoder,
@@ -216,6 +267,12 @@ class EditSession:
             self.settings,
             self.consistency,
             self.seed,
-        )
-        for w in self.result.trajectory_w[0, : int(self.result.step[0]) + 1]:
-            yield self.set(w.tolist())
+        ):
+            view = self._set(result.trajectory_w[0, -1].tolist(), action)
+            self.result = result
+            yield view
+        yield self.arrive()
+
+    def arrive(self) -> View:
+        """The most counterfactual step of the last search; the weights stay there."""
+        return self._set(self.result.w[0].tolist(), self._last)

@@ -1,7 +1,8 @@
 """Multi-attribute counterfactuals (ZOOM, section 4.4): all weights of an image move together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.search.batching import Batch
-from visiondx.search.descent import trajectory
+from visiondx.search.descent import descend, trajectory
 from visiondx.search.objective import frozen
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi_result import MultiResult, effect
@@ -17,7 +18,7 @@ from visiondx.zoom.objective import Consistency, Counterfactual, Originals, chec
 from visiondx.zoom.settings import SearchSettings
 from visiondx.zoom.tasks import task_of
 
-__all__ = ["SETTINGS", "MultiResult", "SearchSettings", "multi_search"]
+__all__ = ["SETTINGS", "MultiResult", "SearchSettings", "multi_search", "multi_steps"]
 
 # Together the attributes need no push to start: of many slopes at 0, some are not flat.
 SETTINGS = SearchSettings(steps=25, starts=(0.0,))
@@ -48,11 +49,7 @@ def multi_search(
             single image does not fit into memory.
         FloatingPointError: a NaN or infinity, with its step and its term.
     """
-    check_styles(styles, directions)
-    if settings.toggle:
-        raise InputError("Many attributes move together from one start: set toggle=False.")
-    styles = styles.detach()
-    hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
+    styles, hold = _checked(encoder, directions, styles, settings, consistency)
     images = len(styles) * len(settings.starts)
     with (
         frozen(generator, target, encoder),
@@ -66,18 +63,78 @@ def multi_search(
 
         chunks = Batch.start(settings.batch, generator, styles).split(len(styles), some, bar)
     p_original, w, p = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    about = _about(generator, target, directions, styles, settings, consistency, seed)
     return MultiResult.from_trajectories(
-        directions=directions,
-        styles=styles.cpu(),
-        p_original=p_original,
-        trajectory_w=w,
-        trajectory_p=p,
-        settings=asdict(settings),
-        consistency=tuple(consistency) if consistency else None,
-        seed=seed,
-        generator=generator,
-        task=task_of(target),
+        p_original=p_original, trajectory_w=w, trajectory_p=p, **about
     )
+
+
+def multi_steps(
+    generator,
+    target,
+    encoder,
+    directions: Directions,
+    styles: Tensor,
+    settings: SearchSettings = SETTINGS,
+    consistency: Sequence[str] | None = None,
+    seed: int | None = None,
+) -> Iterator[MultiResult]:
+    """``multi_search`` of a single image from a single start, as it goes on.
+
+    Yields:
+        after every step, from the start on, the result of the path so far; the last is that of
+        ``multi_search``. Whoever watches may stop at any.
+
+    Raises:
+        InputError: as ``multi_search``; more images or starts than one.
+        FloatingPointError: as ``multi_search``.
+    """
+    styles, hold = _checked(encoder, directions, styles, settings, consistency)
+    if len(styles) != 1 or len(settings.starts) != 1:
+        raise InputError(
+            f"A search is watched of one image from one start, not of {len(styles)} from "
+            f"{len(settings.starts)}: use multi_search."
+        )
+    about = _about(generator, target, directions, styles, settings, consistency, seed)
+    delta_s = directions.delta_s.to(styles)
+    path: list[tuple[Tensor, Tensor]] = []
+    with frozen(generator, target, encoder):
+        originals = Originals(generator, target, styles, settings, hold, 0)
+        objective = Counterfactual(originals, lambda w, rows: styles[rows] + w @ delta_s)  # Eq. 3
+        start = styles.new_full((1, len(directions)), settings.starts[0])
+        for at in descend(objective, start, settings.descent, "image {}".format):
+            path.append((at.variable.cpu(), at.reading.cpu()))
+            w, p = (torch.stack(part, 1) for part in zip(*path, strict=True))
+            yield MultiResult.from_trajectories(
+                p_original=originals.p.cpu(), trajectory_w=w, trajectory_p=p, **about
+            )
+
+
+def _checked(
+    encoder,
+    directions: Directions,
+    styles: Tensor,
+    settings: SearchSettings,
+    consistency: Sequence[str] | None,
+) -> tuple[Tensor, Consistency | None]:
+    check_styles(styles, directions)
+    if settings.toggle:
+        raise InputError("Many attributes move together from one start: set toggle=False.")
+    hold = Consistency(encoder, consistency) if consistency and settings.gamma else None
+    return styles.detach(), hold
+
+
+def _about(generator, target, directions, styles, settings, consistency, seed) -> dict[str, Any]:
+    """What a result says of how it was made."""
+    return {
+        "directions": directions,
+        "styles": styles.cpu(),
+        "settings": asdict(settings),
+        "consistency": tuple(consistency) if consistency else None,
+        "seed": seed,
+        "generator": generator,
+        "task": task_of(target),
+    }
 
 
 def _search(

@@ -14,6 +14,7 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write
 from visiondx.core.stats import Estimate, bootstrap
+from visiondx.models.vocabulary import unknown_to
 from visiondx.show import plots
 from visiondx.zoom.result import SearchResult
 from visiondx.zoom.visibility import Visibility, clip_visibility
@@ -54,8 +55,7 @@ class Sensitivity:
         found = cls(result.attributes, result.change, result.flipped, "search", result.seed)
         if encoder is None:
             return found
-        words = getattr(encoder, "unknown_words", lambda texts: [[] for _ in texts])
-        unknown = tuple(map(tuple, words(result.attributes)))
+        unknown = unknown_to(encoder, result.attributes)
         return replace(found, seen=clip_visibility(result, encoder), unknown=unknown)
 
     @classmethod

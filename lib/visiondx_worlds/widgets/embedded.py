@@ -8,6 +8,7 @@ from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.target import Target
+from visiondx.widgets.explorer import Choices
 from visiondx.widgets.session import EditSession
 from visiondx_worlds.marking.zoom.truth import label_prompts
 from visiondx_worlds.models import zoo
@@ -77,3 +78,6 @@ def targets_of(world: str) -> list[str]:
         for name, card in cards.items()
         if card["task"] == "binary" and card.get("world", "faces") == world
     ]
+
+
+CHOICES = Choices(tuple(WORLDS), targets_of, open_session, change_target)

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 
 import ipywidgets as widgets
+from torch import Tensor
 
+from visiondx.widgets import question_parts as parts
+from visiondx.widgets import stills
 from visiondx.widgets.panel import Panel, box, button, menu, style, title
-from visiondx_worlds.widgets import question_parts as parts
-from visiondx_worlds.widgets.questions import Question, QuestionSession, TrueAnswer
+from visiondx.widgets.questions import Question, QuestionSession, TrueAnswer
 
 OWN = "your own words"
 
 
 class Asker(Panel):
     """Choose or type two sentences; see on which the model will be worse, how sure that is, the
-    training images that they bring to mind, and, on demand, the truth.
+    images that they bring to mind, and, where new ones can be drawn, the truth.
 
     What a person types wrongly ends as one red sentence; the last answer then stays.
 
@@ -41,6 +43,7 @@ class Asker(Panel):
         wide = widgets.Layout(width="100%")
         self.black_box = menu("Model", "220px")
         self.black_box.options = list(self.session.models)
+        self.black_box.value = self.session.black_box
         self.example = menu("Example", "100%")
         self.example.options = [(f"{a}  /  {b}", (a, b)) for a, b in self.pairs] + [(OWN, None)]
         self.first, self.second = (
@@ -48,6 +51,7 @@ class Asker(Panel):
         )
         self.ask = button("Compare", "balance-scale", "Ask about these two sentences", "primary")
         self.draw = button("Draw the truth", "picture-o", "Draw new images of both and measure")
+        self.draw.layout.display = None if self.session.draws else "none"
         self.said, self.true = widgets.HTML(), widgets.HTML()
         self.sides = [widgets.HTML(layout=wide) for _ in range(2)]
         self.box = box(
@@ -111,17 +115,28 @@ class Asker(Panel):
         self.answer = self.session.truth(*self.question.sentences, self.images, self.seed)
         self._show()
 
-    def _show(self) -> None:
+    def picture(self) -> bytes:
+        """The bar, and the images of both sentences."""
+        sides = zip(("first", "second"), (self._groups(k) for k in range(2)), strict=True)
+        rows = [
+            (f"{side},\n{kind}", images, losses)
+            for side, groups in sides
+            for kind, images, losses in groups
+        ]
+        return stills.of_question(self.question.comparison, rows)
+
+    def _groups(self, side: int) -> list[tuple[str, Tensor, list[str]]]:
+        """What is shown of a sentence: a kind of images, the images, their losses."""
         question, answer, session = self.question, self.answer, self.session
+        groups = [("new", answer.pictures[side], [""] * session.shown)] if answer else []
+        for kind, rows in (("nearest", question.nearest), ("hardest", question.hardest)):
+            losses = [f"{loss:.2f}" for loss in session.loss(rows[side]).tolist()]
+            groups.append((kind, session.pictures(rows[side]), losses))
+        return groups
+
+    def _show(self) -> None:
+        question, answer = self.question, self.answer
         self.said.value = parts.difference(question.comparison)
         self.true.value = parts.truth(answer, question.comparison) if answer else ""
-        for k, (text, widget) in enumerate(zip(question.sentences, self.sides, strict=True)):
-            groups = []
-            for name, rows in (("nearest", question.nearest[k]), ("hardest", question.hardest[k])):
-                losses = [f"{loss:.2f}" for loss in session.loss(rows).tolist()]
-                pictures = session.study.examples["train"].pictures(rows)
-                groups.append((f"{name} training images, with their losses", pictures, losses))
-            if answer:
-                drawn = answer.pictures[k]
-                groups.insert(0, ("new images that show it", drawn, [""] * len(drawn)))
-            widget.value = parts.side(text, groups)
+        for side, (text, widget) in enumerate(zip(question.sentences, self.sides, strict=True)):
+            widget.value = parts.side(text, self._groups(side))

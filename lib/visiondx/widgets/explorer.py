@@ -1,18 +1,32 @@
 """The explorer: sliders over an `EditSession`. It holds widgets and no state of its own."""
 
-import time
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 
-from visiondx.widgets import kept, parts
+from visiondx.widgets import kept, parts, stills
 from visiondx.widgets.panel import Panel, box, button, menu, style, title
 from visiondx.widgets.session import EditSession, View
 from visiondx.zoom.estimate import ESTIMATORS
-from visiondx_worlds.widgets.embedded import WORLDS, change_target, open_session, targets_of
 
 FRAME = 0.1  # seconds that a step of the search is shown at least
+SEEDS = 2**31 - 1  # the largest that the box takes
 STEP = 0.1  # of a slider, in standard deviations of style
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the menus of generators and targets offer, for sessions with a ``world``."""
+
+    generators: Sequence[str]
+    targets: Callable[[str], Sequence[str]]  # names that go with a generator
+    open: Callable[..., EditSession]  # (generator, device=, and what EditSession takes)
+    change_target: Callable[[EditSession, str], None]  # by its name
 
 
 class Explorer(Panel):
@@ -22,11 +36,13 @@ class Explorer(Panel):
 
     Args:
         session: what is explored. folder: where "Save picture" writes.
+        choices: other generators and targets; None leaves those of the session.
     """
 
-    def __init__(self, session: EditSession, folder: str | Path):
+    def __init__(self, session: EditSession, folder: str | Path, choices: Choices | None = None):
         super().__init__()
-        self.session, self.folder = session, Path(folder)
+        self.session, self.folder, self.choices = session, Path(folder), choices
+        self._stopped = False
         self._quiet = False  # sliders that follow the session do not move it
         self._build()
         self._fill()
@@ -36,22 +52,32 @@ class Explorer(Panel):
 
     def _build(self) -> None:
         wide = widgets.Layout(width="100%")
-        self.generator = menu("Generator", "220px")
-        self.target = menu("Target", "330px")
-        self.estimator = menu("Directions", "230px")
-        self.words = widgets.Textarea(rows=6, layout=wide)
+        self.generator = menu("Generator", "170px")
+        self.target = menu("Target", "250px")
+        self.estimator = menu("Directions", "180px")
+        self.words = widgets.Textarea(rows=4, layout=wide)
         self.neutral = widgets.Text(layout=wide)
         self.apply = button("Apply", "check", "Make sliders for these prompts", "primary")
         self.face = button("New face", "user", "The face of the next seed")
+        self.seed = widgets.BoundedIntText(
+            description="Seed",
+            max=SEEDS,
+            tooltip="The face of this seed",
+            layout=widgets.Layout(width="105px"),
+            style={"description_width": "initial"},
+        )
         self.find = button("Search", "search", "Search a counterfactual of this face")
-        self.zero = button("Reset", "undo", "Set all weights to 0")
+        self.stop = button("Stop", "stop", "End the search at the best step so far")
+        self.stop.disabled = True
+        self.back = button("Undo", "undo", "Take the last action back")
+        self.zero = button("Reset", "eraser", "Set all weights to 0")
         self.keep = button("Save picture", "save", "Write the picture and its recipe")
         self.before, self.after = widgets.Image(), widgets.Image()
         self.readings, self.caption = widgets.HTML(), widgets.HTML()
         self.rows = box(widgets.VBox, "vdx-sliders")
         self.sliders: list[widgets.FloatSlider] = []
 
-        buttons = (self.face, self.find, self.zero, self.keep)
+        buttons = (self.face, self.find, self.back, self.zero, self.keep)
         words = box(
             widgets.VBox,
             "vdx-words",
@@ -73,21 +99,31 @@ class Explorer(Panel):
                 box(widgets.VBox, "vdx-photo vdx-edited", self.caption, self.after),
                 box(widgets.VBox, "vdx-side", self.readings),
             ),
-            box(widgets.HBox, "vdx-row", *buttons),
+            box(
+                widgets.HBox,
+                "vdx-row vdx-buttons",
+                *(self.face, self.seed, self.find, self.stop, self.back, self.zero, self.keep),
+            ),
             box(widgets.HBox, "vdx-row", self.rows, words),
             self.message,
             self.progress,
         )
-        self._fixed = (self.generator, self.target, self.estimator, self.apply, *buttons)
+        self._fixed = (
+            *(self.generator, self.target, self.estimator, self.apply, self.seed),
+            *buttons,
+        )
         for control, text, action in (
             (self.apply, "Making directions …", self._apply),
             (self.face, "", self._face),
-            (self.find, "Searching …", self._search),
+            (self.back, "", self._undo),
             (self.zero, "", self._reset),
             (self.keep, "", self._save),
         ):
             control.on_click(lambda _, text=text, action=action: self.do(text, action))
+        self.find.on_click(lambda _: self._find())
+        self.stop.on_click(lambda _: self._stop())
         for control, text, action in (
+            (self.seed, "", lambda: self._face(self.seed.value)),
             (self.generator, "Loading …", self._change_generator),
             (self.target, "Loading …", self._change_target),
             (self.estimator, "Making directions …", self._apply),
@@ -105,10 +141,13 @@ class Explorer(Panel):
 
     def follow(self) -> None:
         """Menus say what the session has; with models given by hand there is little to choose."""
-        world, name = self.session.world, self.session.target_name
-        worlds, names = (list(WORLDS), targets_of(world)) if world else (["given"], [])
+        world, name, choices = self.session.world, self.session.target_name, self.choices
+        worlds, names = [world or "given"], []
+        if world and choices:
+            worlds, names = list(choices.generators), list(choices.targets(world))
         names += [name or "given"] * (name not in names)
         self._quiet = True
+        self.seed.value = self.session.seed
         for choice, options, value in (
             (self.generator, worlds, world or "given"),
             (self.target, names, name or "given"),
@@ -132,7 +171,7 @@ class Explorer(Panel):
                 options=[(f"{w:+.1f}" if w else "0", w) for w in weights],
                 index=self._reach,
                 description=prompt,
-                style={"description_width": "210px"},
+                style={"description_width": "150px"},
                 layout=widgets.Layout(flex="1 1 auto", width="auto"),
             )
             slider.observe(lambda change, n=n: self._moved(n, change.new), "value")
@@ -157,6 +196,7 @@ class Explorer(Panel):
 
     def _show(self, view: View) -> None:
         session = self.session
+        self.view = view
         self.after.value = kept.png(view.image)
         self.caption.value = f'<span class="vdx-caption">Edited (seed {session.seed})</span>'
         self.readings.value = parts.readings(view, session.target.labels, session.original)
@@ -175,42 +215,97 @@ class Explorer(Panel):
 
     # ---------------------------------------------------------------- what is done
 
-    def _apply(self) -> None:
+    def picture(self) -> bytes:
+        """Both pictures, the weights and what target and judges say."""
+        return stills.of_edit(self.session, self.view)
+
+    def _apply(self) -> str:
         prompts = [line.strip() for line in self.words.value.splitlines() if line.strip()]
         self.session.apply(prompts, self.neutral.value.strip(), self.estimator.value)
         self._make_sliders()
         self._show_all()
+        return parts.unknown(self.session.unknown)
 
-    def _face(self) -> None:
-        self.session.new_face()
+    def _face(self, seed: int | None = None) -> None:
+        self.session.new_face(seed)
         self._show_all()
 
     def _reset(self) -> None:
         self._show(self.session.reset())
 
-    def _search(self) -> str:
-        session = self.session
-        label, made = session.target.labels[1], session.settings.steps
+    def _undo(self) -> None:
+        words = self.session.attributes
+        self.session.undo()
+        if self.session.attributes != words:
+            self._fill()
+        self._show_all()
+
+    # ---------------------------------------------------------------- the search
+
+    def search(self) -> None:
+        """Search, and show every step; returns at the end."""
+        with self._searching() as done:
+            for said in self._steps():
+                done.said = said
+
+    def _find(self) -> None:
+        """Search while the kernel goes on listening, or Stop would not be heard."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # none, as in a script
+            self.search()
+        else:
+            self._task = loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        with self._searching() as done:
+            for said in self._steps():
+                done.said = said
+                await asyncio.sleep(FRAME)
+
+    @contextmanager
+    def _searching(self) -> Iterator[SimpleNamespace]:
+        self._stopped = False
+        with self.acting("Searching …", bars=False) as done:
+            self.stop.disabled = False
+            try:
+                yield done
+            finally:
+                self.stop.disabled = True
+
+    def _stop(self) -> None:
+        self._stopped = True
+
+    def _steps(self) -> Iterator[str]:
+        """Make and show one step after another; what is to be said of each."""
+        session, made, step = self.session, self.session.settings.steps, 0
         for step, view in enumerate(session.search()):
-            began = time.monotonic()
-            self.progress.clear_output()
-            self.message.value = parts.message(f"Step {step} of {made}")
+            if self._stopped:
+                break
+            said = f"Step {min(step, made)} of {made}"
+            self.message.value = parts.message(said)
             self._show(view)
-            time.sleep(max(0.0, FRAME - (time.monotonic() - began)))
-        flip = int(session.result.first_flip[0])
-        said = f"Flipped after {flip} of {made} steps" if flip >= 0 else f"No flip in {made} steps"
-        return f"{said}; {label}: {view.p_original:.3f} → {view.p:.3f}."
+            yield said
+        self._show(session.arrive())
+        label, flip = session.target.labels[1], int(session.result.first_flip[0])
+        steps = min(step, made)
+        said = (
+            f"Flipped after {flip} of {steps} steps" if flip >= 0 else f"No flip in {steps} steps"
+        )
+        yield f"{said}; {label}: {self.view.p_original:.3f} → {self.view.p:.3f}."
+
+    # ---------------------------------------------------------------- files and menus
 
     def _save(self) -> str:
         return f"Saved {kept.save(self.session, self.folder)} and its recipe (.json)."
 
     def _change_target(self) -> None:
-        change_target(self.session, self.target.value)
+        self.choices.change_target(self.session, self.target.value)
         self._show_all()
 
     def _change_generator(self) -> None:
         before = self.session
-        self.session = open_session(
+        self.session = self.choices.open(
             self.generator.value,
             directions=before.estimator,
             channels=before.channels,
