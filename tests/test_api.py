@@ -18,7 +18,8 @@ FAST = {"images": 4, "threshold": 0.7}
 WORDS = [prompt(0), prompt(3)]
 NAMES = {
     "Diagnosis", "Encoder", "InputError", "LossData", "LossModel", "SearchSettings", "Sensitivity",
-    "StyleGenerator", "Target", "diagnose", "embed", "write_diagnosis", "write_report",
+    "StyleGenerator", "Target", "diagnose", "embed", "write_diagnosis", "write_page",
+    "write_report",
 }  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def test_models_known_by_name_are_loaded(monkeypatch):
     asked = []
     monkeypatch.setattr(registry, "ask", lambda *given: asked.append(given) or kept[given[0]])
     kept["target"] = vx.Target(kept["target"])
+    monkeypatch.setattr(registry, "check_name", lambda *_: None)
     M = relevance_matrix(kept["generator"], kept["encoder"], 4, cache=None)
     found = vx.diagnose("mine", WORDS, NEUTRAL, settings=vx.SearchSettings(steps=1), M=M, **FAST)
     assert found.result.attributes == tuple(WORDS)

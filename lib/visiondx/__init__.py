@@ -25,6 +25,7 @@ _PLACES = {
     "LossModel": "llm2loss.model",
     "embed": "llm2loss.cache",
     "write_diagnosis": "show.report",
+    "write_page": "show.page",
     "write_report": "show.report",
 }
 __all__ = ["__version__", *_PLACES]

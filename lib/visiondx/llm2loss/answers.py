@@ -79,6 +79,19 @@ class Answers:
         """What to know before one believes any of it; mostly nothing."""
         return doubt(self.skill)
 
+    @property
+    def heading(self) -> str:
+        return "What it says of sentences"
+
+    @property
+    def said(self) -> list[str]:
+        """The prompts with the largest and the smallest value; or that nothing can be said."""
+        if self.warning:
+            return [self.warning]
+        order = self.value.argsort(descending=True, stable=True).tolist()
+        most, least = self.prompts[order[0]], self.prompts[order[-1]]
+        return [f"The largest {MEANING[self.kind]} is that of “{most}”, the smallest of “{least}”."]
+
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, in the order in which they were asked."""
         return _frame({"prompt": self.prompts}, self)
@@ -188,6 +201,18 @@ class Comparisons:
         z = (value / scale.clamp_min(1e-300)).clamp(-1e15, 1e15)
         found = torch.as_tensor(stdtr(count - 1, z.numpy()))
         return torch.where(scale > 0, found, sure).float()
+
+    @property
+    def heading(self) -> str:
+        return "Which of two sentences is worse"
+
+    @property
+    def said(self) -> list[str]:
+        """Of each pair, its verdict; or that nothing can be said."""
+        if self.warning:
+            return [self.warning]
+        rows = zip(self.a, self.b, self.verdict, strict=True)
+        return [f"“{a}” against “{b}”: {verdict}." for a, b, verdict in rows]
 
     def to_frame(self) -> pd.DataFrame:
         """One row a pair: difference, spread, interval, quartiles, probability, verdict."""

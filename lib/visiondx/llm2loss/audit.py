@@ -84,6 +84,21 @@ class Audit:
             for i in self.rmm.argsort(descending=True, stable=True).tolist()
         }
 
+    @property
+    def heading(self) -> str:
+        return "On which attribute it treats two groups most differently"
+
+    @property
+    def said(self) -> list[str]:
+        """The attributes about which something can be said; or that there is none."""
+        if self.warning:
+            return [self.warning]
+        found = dict(zip(self.attributes, self.verdict, strict=True))
+        told = [name for name in self.estimates if found[name] != "cannot tell"]
+        if not told:
+            return ["Of none of these attributes it can be told on which side the model is worse."]
+        return [f"“{name}”: the model is {found[name]}." for name in told]
+
     def to_frame(self) -> pd.DataFrame:
         """One row an attribute, the largest RMM first."""
         index = {name: i for i, name in enumerate(self.attributes)}

@@ -77,14 +77,14 @@ def write_report(
     order = {name: rank for rank, name in enumerate(ranked["attribute"])}
     strips = sorted(counterfactuals, key=lambda strip: order.get(strip["attribute"], len(order)))
 
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     html = page.render(
         title=title,
         verdict=verdict.splitlines(),
         what=what,
         date=datetime.date.today().isoformat(),
         asked={name: words(value) for name, value in asked.items()},
-        histogram=data_uri(histogram if isinstance(histogram, bytes) else _png(histogram)),
+        histogram=data_uri(histogram if isinstance(histogram, bytes) else png(histogram)),
         rows=[{"shown": True} | row for row in ranked.to_dict("records")],
         winner=winner,
         readers=[(k, who) for k, who in READERS.items() if k in ranked],
@@ -225,20 +225,20 @@ def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
     return {"random": False, "added": None} | dict(pair) | images
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["words"] = words
-    environment.filters["percent"] = lambda v: f"{100 * v:.0f} %" if v == v else "–"
-    return environment
+    made.filters["words"] = words
+    made.filters["percent"] = lambda v: f"{100 * v:.0f} %" if v == v else "–"
+    return made

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
@@ -54,6 +55,23 @@ class Diagnosis:
     def verdict(self) -> str:
         """What may be said, and what not; see ``zoom.verdict``."""
         return verdict(self.sensitivity, self.what)
+
+    @property
+    def heading(self) -> str:
+        return "How sensitive the model is"
+
+    @property
+    def said(self) -> list[str]:
+        """The verdict's lines."""
+        return self.verdict.splitlines()
+
+    def to_frame(self) -> pd.DataFrame:
+        """See ``Sensitivity.to_frame``."""
+        return self.sensitivity.to_frame()
+
+    def plot(self, title: str = "") -> Figure:
+        """The sensitivity histogram, with the truth where it is known."""
+        return self.sensitivity.plot(self.truth, title)
 
     def metrics(self) -> dict[str, Estimate | float]:
         """Flat, for ``runs.record``: h of each prompt, in how many pairs CLIP and the judges see
