@@ -5,6 +5,7 @@ import torch
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.diagnose import diagnose
+from visiondx.zoom.overview import overview
 from visiondx.zoom.relevance import relevance_matrix
 from visiondx.zoom.search import SearchSettings
 from visiondx_worlds.marking.zoom.edits import (
@@ -206,3 +207,10 @@ def test_edit_report_by_hand():
     # images without the attribute: (0.8 + 0.2 + 0.5 + 0.6 + 0.9) / (0.1 * 3 + 0.2 + 0.4)
     assert report.diagonal_ratio.value == pytest.approx(3.0 / 0.9)
     assert report.to_frame()["worst_seed"].tolist() == [0.5, 1.0]
+
+
+def test_one_picture_holds_histogram_and_the_strongest_attributes():
+    figure = overview(run(), attributes=2, pairs=2)
+    left, right = (axis.images[0].get_array() for axis in figure.axes)
+    assert left.shape[1] > 100
+    assert right.shape[1] > right.shape[0]  # two rows of two pairs
