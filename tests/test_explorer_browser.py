@@ -88,6 +88,8 @@ def test_a_search_can_be_stopped_and_undone(page):
     click(page, "Undo")
     expect(page.locator(READING)).to_have_text(before[1])
     wait_for_pixels(page, "===", before[0])
+    click(page, "Undo")  # the face before
+    expect(page.locator(".vdx-edited")).not_to_contain_text("seed 117")
 
 
 def test_search_ends_at_what_it_says_and_stays_there(page):
