@@ -3,7 +3,6 @@
 How it looks and answers in JupyterLab: test_explorer_browser.py.
 """
 
-import asyncio
 import base64
 import io
 import json
@@ -19,62 +18,11 @@ from torch import nn
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.widgets import explorer, kept, parts
-from visiondx.widgets.session import EditSession, View
-from visiondx.zoom.multi import multi_search, multi_steps
-from visiondx.zoom.search import SearchSettings
+from visiondx.widgets.session import View
+from visiondx.zoom.multi import multi_search
 from visiondx_worlds.widgets import embedded
-from zoom_standins import CELLS, NEUTRAL, GridClassifier, GridEncoder, GridGenerator, cells, prompt
-
-SETTINGS = SearchSettings(
-    steps=6, eta=0.5, epsilon=4.0, alpha=1.0, beta=0.0, starts=(0.0,), update="adam"
-)
-
-
-class GridJudges:
-    """Both see "bright" (cell 0) and "dark" (cell 3); they disagree about "dim"."""
-
-    binary = ("bright", "dark", "dim")
-
-    def __init__(self):
-        self.images = 0
-
-    def read(self, images):
-        self.images += len(images)
-        present = torch.stack([cells(images)[:, 0] > 0, cells(images)[:, 3] < 0], 1)
-        unsure = torch.zeros_like(present)
-        column = torch.ones(len(images), 1, dtype=torch.bool)
-        return torch.cat((present, column), 1), torch.cat((unsure, column), 1)
-
-
-class CountingEncoder(GridEncoder):
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def embed_images(self, images):
-        self.calls += 1
-        return super().embed_images(images)
-
-    def embed_texts(self, texts):
-        self.calls += 1
-        return super().embed_texts(texts)
-
-
-def grid_M() -> torch.Tensor:
-    """Channel c does what "cell c" says, ToRGB channels nothing."""
-    M = torch.zeros(CELLS, CELLS + 1)
-    rows = torch.arange(CELLS)
-    M[rows, rows + 1] = 1
-    return M * GridGenerator().editable[:, None]
-
-
-def start(channels=(0, 3, 11), weights=None, **given) -> EditSession:
-    target = Target(GridClassifier(weights or {0: 30.0, 3: -8.0}), labels=("<off>", "<on>"))
-    plain = {"channels": 1, "seed": 4, "settings": SETTINGS, "M": grid_M(), "judges": GridJudges()}
-    names = [prompt(c) for c in channels]
-    return EditSession(
-        GridGenerator(), CountingEncoder(), target, names, NEUTRAL, **{**plain, **given}
-    )
+from widget_standins import SETTINGS, start
+from zoom_standins import NEUTRAL, GridClassifier, cells, prompt
 
 
 def test_moving_changes_the_image_by_equation_3():
@@ -369,121 +317,6 @@ def test_menus_open_worlds_and_targets(tmp_path):
     assert widget.words.value == prompt(5)
     assert (len(widget.sliders), widget.target.value) == (1, "cat")
     assert "young" not in widget.target.options
-
-
-def test_undo_takes_back_moves_words_faces_targets_and_searches():
-    session = start()
-    seen = [session.set([1.0, 0.0, 0.0])]
-    for weight in (0.5, 1.0, 1.5):  # one drag
-        session.move(1, weight)
-    seen.append(session.move(2, -1.0))
-    seen.append(session.new_face())
-    session.apply([prompt(5)], NEUTRAL)
-    seen.append(session.use_target(Target(GridClassifier({5: 50.0})), None, "another"))
-    list(session.search())
-    assert session.undo().p == pytest.approx(seen[3].p)
-    assert session.result is None
-    session.undo()
-    assert session.target_name == ""
-    found = session.undo()
-    assert session.attributes == (prompt(0), prompt(3), prompt(11))
-    assert torch.equal(found.image, seen[2].image)
-    found = session.undo()
-    assert (session.seed, session.w.tolist()) == (4, [1.0, 1.5, -1.0])
-    assert torch.equal(found.image, seen[1].image)
-    session.undo()
-    assert session.w.tolist() == [1.0, 1.5, 0.0]
-    assert torch.equal(session.undo().image, seen[0].image)
-    session.undo()
-    with pytest.raises(InputError, match="nothing to undo"):
-        session.undo()
-
-
-def test_a_watched_search_is_the_search_and_may_end_early():
-    session = start()
-    given = (session.generator, session.target, None, session.directions, session.styles, SETTINGS)
-    whole = multi_search(*given)
-    paths = list(multi_steps(*given))
-    assert len(paths) == SETTINGS.steps + 1
-    assert torch.equal(paths[-1].trajectory_w, whole.trajectory_w)
-    assert torch.equal(paths[-1].w, whole.w)
-    assert torch.equal(paths[2].trajectory_p, whole.trajectory_p[:, :3])
-    with pytest.raises(InputError, match="not of 2 from 1"):
-        next(multi_steps(*given[:4], session.styles.expand(2, -1), SETTINGS))
-    session.generator.synthesized = 0
-    steps = session.search()
-    next(steps), next(steps)
-    steps.close()
-    assert session.generator.synthesized < 8  # of those that were not asked for, none was made
-    assert session.arrive().p == pytest.approx(float(session.result.p[0]))
-    assert all(p.requires_grad for p in session.target.parameters())
-
-
-def test_stop_ends_the_search_and_undo_takes_it_back(tmp_path):
-    session = start()
-    widget = explorer.Explorer(session, tmp_path)
-    shown, show = [], widget._show
-
-    def watched(view):
-        shown.append(widget.stop.disabled)
-        if len(shown) == 3:
-            widget.stop.click()
-        show(view)
-
-    widget._show = watched
-    widget.find.click()
-    assert not any(shown)  # Stop can be pressed during the search
-    assert widget.stop.disabled
-    assert not widget.find.disabled
-    assert session.result.trajectory_w.shape[1] < SETTINGS.steps + 1
-    assert " of 3 steps; " in widget.message.value
-    assert torch.equal(session.w, session.result.w[0])
-    widget.back.click()
-    assert not session.w.any()
-    assert [s.value for s in widget.sliders] == [0.0, 0.0, 0.0]
-
-
-def test_a_search_in_a_kernel_leaves_it_listening(tmp_path, monkeypatch):
-    monkeypatch.setattr(explorer, "FRAME", 0.0)
-    widget = explorer.Explorer(start(), tmp_path)
-
-    async def kernel():
-        widget.find.click()
-        assert widget.session.result is None  # it has only begun
-        for _ in range(4):
-            await asyncio.sleep(0)
-        widget.stop.click()
-        await widget._task
-
-    asyncio.run(kernel())
-    assert 1 < widget.session.result.trajectory_w.shape[1] < SETTINGS.steps + 1
-    assert "steps; " in widget.message.value
-
-
-def test_the_seed_box_follows_and_chooses_the_face(tmp_path):
-    widget = explorer.Explorer(start(), tmp_path)
-    assert widget.seed.value == 4
-    widget.face.click()
-    assert widget.seed.value == 5
-    widget.seed.value = 11
-    assert widget.session.seed == 11
-    assert widget.before.value == kept.png(start(seed=11).original.image)
-    widget.back.click()
-    assert widget.seed.value == widget.session.seed == 5
-
-
-def test_words_that_the_encoder_cannot_know_are_named(tmp_path):
-    session = start()
-    session.encoder.unknown_words = lambda texts: [
-        ["qwxzk"] if text == prompt(5) else [] for text in texts
-    ]
-    widget = explorer.Explorer(session, tmp_path)
-    widget.words.value = f"{prompt(0)}\n{prompt(5)}"
-    widget.apply.click()
-    assert "The encoder does not know “qwxzk”" in widget.message.value
-    widget.words.value = prompt(0)
-    widget.apply.click()
-    assert "does not know" not in widget.message.value
 
 
 def test_embedded_targets_of_a_world():

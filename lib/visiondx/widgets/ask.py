@@ -45,7 +45,7 @@ class Asker(Panel):
         self.black_box.options = list(self.session.models)
         self.black_box.value = self.session.black_box
         self.example = menu("Example", "100%")
-        self.example.options = [(f"{a}  /  {b}", (a, b)) for a, b in self.pairs] + [(OWN, None)]
+        self.example.options = [(f"{a}  /  {b}", (a, b)) for a, b in self.pairs] + [(OWN, "")]
         self.first, self.second = (
             widgets.Text(layout=wide, continuous_update=False) for _ in range(2)
         )
@@ -88,11 +88,11 @@ class Asker(Panel):
         """The menu says which example is asked, if one is."""
         asked = self.first.value, self.second.value
         self._quiet = True
-        self.example.value = asked if asked in self.pairs else None
+        self.example.value = asked if asked in self.pairs else ""
         self._quiet = False
 
     def _chosen(self, change) -> None:
-        if change.new is not None and not self._quiet:
+        if change.new and not self._quiet:
             self.do("", lambda: self._choose(change.new), bars=False)
 
     def _choose(self, pair: tuple[str, str]) -> None:

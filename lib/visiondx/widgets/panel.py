@@ -1,5 +1,6 @@
 """What the explorers share: controls of one look, and how an action is run and reported."""
 
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,7 @@ from visiondx.core.errors import InputError
 from visiondx.widgets import parts
 
 
-class Panel:
+class Panel(ABC):
     """A box of widgets with one line of message below it and room for progress bars.
 
     A subclass builds ``box`` around ``message`` and ``progress``, names in ``controls`` what is off
@@ -33,10 +34,11 @@ class Panel:
         }
         return self.box._repr_mimebundle_(**options) | still
 
+    @abstractmethod
     def picture(self) -> bytes:
         """A PNG of what is shown now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def follow(self) -> None:
         """Called after each action: menus say again what is there."""
 
