@@ -75,7 +75,7 @@ def test_trained_together_kept_in_one_file_and_loaded_by_name(tmp_path, monkeypa
     assert not torch.equal(answers["red@0"], answers["red@3"])
     with pytest.raises(InputError, match="No planted target 'red@1'"):
         load_planted("red@1")
-    with pytest.raises(InputError, match="No planted target"):
+    with pytest.raises(InputError, match="No target 'red@1'"):
         Target.load("red@1")
 
 

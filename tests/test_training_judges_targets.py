@@ -66,7 +66,7 @@ def test_both_judges_learn_in_a_few_steps(trained) -> None:
 def test_judges_survive_saving(trained, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
     judges, _ = trained
-    with pytest.raises(InputError, match="faces-judges"):
+    with pytest.raises(InputError, match="No judges of a world 'faces'"):
         Judges.load()
     judges.save("faces", notebook="train/02_judges", seed=0, quality={})
     images = WORLD.render(WORLD.sample(4, 1))
