@@ -21,7 +21,7 @@ from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from visiondx.core.files import atomic_write
-from visiondx.core.stats import Estimate
+from visiondx.core.stats import LEVEL, Estimate
 from visiondx.core.words import plain
 from visiondx.llm2loss.resampling import doubt, titled
 from visiondx.show import plots
@@ -33,7 +33,6 @@ MEANING = {
     "classifier": "familiarity (log-odds)",
 }
 QUARTILES = (0.25, 0.5, 0.75)
-LEVEL = 0.95
 
 
 def aggregated(members: Tensor, aggregation: str) -> Tensor:
@@ -48,8 +47,27 @@ def interval(members: Tensor, aggregation: str) -> tuple[Tensor, Tensor]:
     return value - reach, value + reach
 
 
+class _OfMembers:
+    """What answers and comparisons read from their P columns of E members, and from the skill."""
+
+    @property
+    def spread(self) -> Tensor:
+        """(P,) standard deviation over members."""
+        return self.members.std(0)
+
+    @property
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """(P,), (P,): the ends of each column's 95 % interval."""
+        return interval(self.members, self.aggregation)
+
+    @property
+    def warning(self) -> str:
+        """What to know before one believes any of it; mostly nothing."""
+        return doubt(self.skill)
+
+
 @dataclass(frozen=True)
-class Answers:
+class Answers(_OfMembers):
     """The ensemble's values for P prompts."""
 
     prompts: tuple[str, ...]
@@ -63,21 +81,6 @@ class Answers:
     def value(self) -> Tensor:
         """(P,) the ensemble's answers."""
         return aggregated(self.members, self.aggregation)
-
-    @property
-    def spread(self) -> Tensor:
-        """(P,) standard deviation over members."""
-        return self.members.std(0)
-
-    @property
-    def interval(self) -> tuple[Tensor, Tensor]:
-        """(P,), (P,): the ends of each answer's 95 % interval."""
-        return interval(self.members, self.aggregation)
-
-    @property
-    def warning(self) -> str:
-        """What to know before one believes any of it; mostly nothing."""
-        return doubt(self.skill)
 
     @property
     def heading(self) -> str:
@@ -114,7 +117,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class Comparisons(_OfMembers):
     """Differences between P pairs of prompts, member by member; above 0: the black box is worse
     on a than on b (a larger loss or rank score, or less familiar).
 
@@ -134,21 +137,6 @@ class Comparisons:
     def difference(self) -> Tensor:
         """(P,) the ensemble's."""
         return aggregated(self.members, self.aggregation)
-
-    @property
-    def spread(self) -> Tensor:
-        """(P,) standard deviation over members."""
-        return self.members.std(0)
-
-    @property
-    def interval(self) -> tuple[Tensor, Tensor]:
-        """(P,), (P,): the ends of each difference's 95 % interval."""
-        return interval(self.members, self.aggregation)
-
-    @property
-    def warning(self) -> str:
-        """What to know before one believes any of it; mostly nothing."""
-        return doubt(self.skill)
 
     @property
     def confident(self) -> Tensor:

@@ -22,7 +22,7 @@ from visiondx.core.stats import Estimate
 STOP = 0.15  # share of the examples by which a member stops
 TEST = 0.15  # share that is tested, where the members do not resample
 SAME = 1e-5  # unit embeddings that differ by no more are of one image
-LEVEL = 1.959964  # standard deviations of a 95 % interval
+Z = 1.959964  # standard deviations of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def skill(h: Tensor, y: Tensor, test: Tensor) -> Estimate:
         return Estimate(0.0, -1.0, 1.0, n)
     value = float(np.corrcoef(ranks)[0, 1])
     z = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
-    reach = LEVEL * np.sqrt(2 * (1 + value**2 / 2) / (n - 3))
+    reach = Z * np.sqrt(2 * (1 + value**2 / 2) / (n - 3))
     return Estimate(value, float(np.tanh(z - reach)), float(np.tanh(z + reach)), n)
 
 

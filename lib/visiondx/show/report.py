@@ -225,9 +225,9 @@ def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
     return {"random": False, "added": None} | dict(pair) | images
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: "Figure", dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 

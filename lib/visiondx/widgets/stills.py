@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visiondx.llm2loss.answers import Comparisons
 from visiondx.show import plots
+from visiondx.show.report import png
 from visiondx.show.words import figure_text, lend_fonts
 from visiondx.widgets import kept
 from visiondx.widgets.session import EditSession, View
@@ -64,7 +65,5 @@ def of_question(
 
 
 def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=90, format="png", bbox_inches="tight")
     plt.close(figure)
-    return buffer.getvalue()
+    return png(figure, dpi=90)
