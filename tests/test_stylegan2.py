@@ -126,6 +126,22 @@ def test_style_vector_is_all_affines_in_order(generator):
     torch.testing.assert_close(s[:, layer.start : layer.start + layer.width], affine(w))
 
 
+def test_each_layer_reads_its_own_row_of_w_plus(generator):
+    """Rows as in the official networks: b4.conv1 0, b4.torgb 1; b8.conv0 1, conv1 2, torgb 3 ..."""
+    rows = []
+    for block in range(len(generator.network.synthesis.resolutions)):
+        rows += [0, 1] if block == 0 else [2 * block - 1, 2 * block, 2 * block + 1]
+    assert generator.num_ws == rows[-1] + 1
+    w = torch.randn(3, generator.num_ws, generator.network.synthesis.w_dim)
+    parts = [
+        layer.affine(w[:, row])
+        for (_, layer), row in zip(generator.network.synthesis.named_layers(), rows, strict=True)
+    ]
+    torch.testing.assert_close(generator.styles(w), torch.cat(parts, 1))
+    one = w[:, :1].expand_as(w)
+    torch.testing.assert_close(generator.styles(one), generator.styles(w[:, 0]))
+
+
 def test_image_is_affine_in_the_styles_of_the_last_torgb(generator):
     s = generator.sample_styles(2, seed=0)
     last = generator.layers[-1]

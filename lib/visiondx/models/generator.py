@@ -61,12 +61,17 @@ class StyleGenerator(nn.Module):
     def resolution(self) -> int:
         return self.network.resolution
 
+    @property
+    def num_ws(self) -> int:
+        """How many w an image has in W+: 2 log2(resolution) - 2."""
+        return self.network.synthesis.num_ws
+
     def w(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """z (B, z_dim) -> w (B, w_dim), pulled towards the mean w by ``truncation`` < 1."""
         return self.network.mapping(z, truncation)
 
     def styles(self, w: Tensor) -> Tensor:
-        """w (B, w_dim) -> s (B, c_S)."""
+        """w (B, w_dim), or W+ (B, num_ws, w_dim), one for each layer -> s (B, c_S)."""
         return self.network.synthesis.styles(w)
 
     def synthesize(self, s: Tensor) -> Tensor:

@@ -198,12 +198,32 @@ class SynthesisNetwork(nn.Module):
             (f"{b}.{name}", layer) for b, block in blocks for name, layer in block.named_layers()
         ]
 
+    @property
+    def num_ws(self) -> int:
+        """How many w an image may have: a convolution each, and one for the last ToRGB."""
+        return 2 * len(self.resolutions)
+
     def styles(self, w: Tensor) -> Tensor:
-        """w (B, w_dim) -> s (B, num_styles): all affine outputs, in one matrix product."""
+        """w (B, w_dim), or one for each layer, W+ (B, num_ws, w_dim) -> s (B, num_styles).
+
+        Of W+, a ToRGB shares the w of the convolution after it, as in the official networks. A
+        single w is one matrix product.
+        """
         affines = [layer.affine for _, layer in self.named_layers()]
-        weight = torch.cat([affine.weight for affine in affines]) / math.sqrt(self.w_dim)
         with torch.autocast(w.device.type, enabled=False):
+            if w.ndim == 3:
+                own = zip(affines, self._w_of_layers(), strict=True)
+                return torch.cat([affine(w[:, row].float()) for affine, row in own], dim=1)
+            weight = torch.cat([affine.weight for affine in affines]) / math.sqrt(self.w_dim)
             return F.linear(w.float(), weight, torch.cat([affine.bias for affine in affines]))
+
+    def _w_of_layers(self) -> list[int]:
+        """For each of ``named_layers``, the row of W+ that it reads."""
+        rows, following = [], 0
+        for name, _ in self.named_layers():
+            rows.append(following)
+            following += not name.endswith("torgb")
+        return rows
 
     def forward(self, s: Tensor, noise: str = "const") -> Tensor:
         """Args: s (B, num_styles); noise "const" (stored), "random" or "none"."""
