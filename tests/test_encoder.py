@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from standins import ToyWorld
 from visiondx.core.errors import InputError
+from visiondx.models import registry
 from visiondx.models.encoder import Encoder
 from visiondx.models.preprocess import Preprocess
 from visiondx_worlds.models.tiny_encoder import new_encoder, save_encoder
@@ -122,7 +123,7 @@ def test_saved_and_loaded_through_the_zoo(encoder: Encoder, images, tmp_path, mo
     train_tokenizer([WORLD], seed=1, count=3).save()
     with pytest.raises(InputError, match="another tokenizer"):
         Encoder.load("toy")
-    with pytest.raises(InputError, match="No encoder 'unknown': choose from toy\\."):
+    with pytest.raises(InputError, match="No encoder 'unknown': choose from toy, "):
         Encoder.load("unknown")
 
 
@@ -233,9 +234,29 @@ def test_fingerprints_follow_the_preprocessing() -> None:
 
 
 def test_unknown_names_say_what_to_do(tmp_path) -> None:
-    with pytest.raises(InputError, match="no model 'ViT-Z'"):
-        Encoder.from_open_clip("ViT-Z", "openai")
-    with pytest.raises(InputError, match="needs weights"):
-        Encoder.from_open_clip("ViT-B-32")
-    with pytest.raises(InputError, match="could not load"):
-        Encoder.from_open_clip(f"local-dir:{tmp_path / 'missing'}")
+    with pytest.raises(
+        InputError, match=r"No encoder 'ViT-Z-32': choose from embedded, .*ViT-.-32"
+    ):
+        Encoder.from_open_clip("ViT-Z-32", "openai")
+    with pytest.raises(InputError, match="needs weights: a tag of open_clip"):
+        Encoder.load("ViT-B-32")
+    with pytest.raises(InputError, match=r"there is no file weights/clip\.pt"):
+        Encoder.load("ViT-B-32", weights="weights/clip.pt")
+    with pytest.raises(InputError, match=r"there is no folder .*missing"):
+        Encoder.load(f"local-dir:{tmp_path / 'missing'}")
+    with pytest.raises(InputError, match="'embedded' comes with its weights: leave out 'openai'"):
+        Encoder.load("embedded", weights="openai")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path) -> None:
+    torch.save({"visual.proj": torch.zeros(8, 8)}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"could not load 'ViT-S-32' .*check the name") as refused:
+        Encoder.load("ViT-S-32", weights=str(tmp_path / "other.pt"))
+    assert "\n" not in str(refused.value)
+    (tmp_path / "damaged.pt").write_bytes(b"no weights")
+    with pytest.raises(InputError, match="could not load 'ViT-S-32'"):
+        Encoder.load("ViT-S-32", weights=str(tmp_path / "damaged.pt"))
+
+
+def test_names_of_open_clip_are_known_without_importing_it() -> None:
+    assert {"ViT-B-32", "RN50"} < set(registry.architectures()) <= set(open_clip.list_models())

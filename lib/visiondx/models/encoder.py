@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -72,15 +73,10 @@ class Encoder(nn.Module):
         """
         import open_clip
 
-        whole = name.startswith(("local-dir:", "hf-hub:"))
-        if not whole and name not in open_clip.list_models():
-            raise InputError(
-                f"open_clip has no model {name!r}; choose one of open_clip.list_models() "
-                "or a folder as 'local-dir:PATH'."
-            )
-        if not whole and not pretrained:
-            raise InputError(f"Encoder {name!r} needs weights: give a tag or a file as pretrained.")
+        registry.check_encoder(name, pretrained or "")
         try:
+            if pretrained and Path(pretrained).expanduser().is_file():
+                pretrained = str(Path(pretrained).expanduser())
             clip = open_clip.create_model(name, pretrained, device=device)
             tokenize = open_clip.get_tokenizer(name)
         except Exception as error:
@@ -91,13 +87,25 @@ class Encoder(nn.Module):
         return cls(clip, tokenize, name, vocabulary.known_by_pieces(tokenize))
 
     @classmethod
-    def load(cls, name: str = "embedded", device: str | torch.device = "cpu") -> "Encoder":
-        """An encoder that an installed package offers by name, such as the embedded one.
+    def load(
+        cls,
+        name: str = "embedded",
+        device: str | torch.device = "cpu",
+        weights: str = "",
+    ) -> "Encoder":
+        """An encoder that an installed package offers by name, such as the embedded one, or any of
+        open_clip.
+
+        Args:
+            weights: of open_clip, see ``from_open_clip``; empty for the embedded one.
 
         Raises:
-            InputError: nobody offers it, or its weights are missing or altered.
+            InputError: nobody offers it, its weights are missing, altered or of another model.
         """
-        return registry.ask("encoder", name, device)
+        registry.check_encoder(name, weights)
+        if name in registry.offered("encoders"):
+            return registry.ask("encoder", name, device)
+        return cls.from_open_clip(name, weights or None, device)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in eval mode; training works on the wrapped `clip`."""

@@ -7,13 +7,17 @@ give the names that are shown, ``unlisted(kind)`` those that load as well; ``che
 texts)`` refuses texts that are too long. This package itself holds no weights.
 """
 
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 from visiondx.core.errors import InputError
 
 GROUP = "visiondx.models"
+WHOLE = ("local-dir:", "hf-hub:")  # encoders that bring their weights
 
 
 @cache
@@ -58,6 +62,48 @@ def check_name(kind: str, name: str, *wanted: object) -> None:
     known = offered(f"{kind}s", *wanted) or known
     own = ', or name your own as "path/to/file.py:function"' if kind == "target" else ""
     raise InputError(f"No {kind} {name!r}: choose from {', '.join(known) or 'none'}{own}.")
+
+
+def check_encoder(name: str, weights: str = "") -> None:
+    """Refuse what ``Encoder.load`` could not load, by its name and files alone: a moment.
+
+    Raises:
+        InputError: neither an embedded encoder nor one of open_clip's, weights that do not go with
+            it, or a file or folder that is not there.
+    """
+    embedded = offered("encoders")
+    if name in embedded:
+        if weights:
+            raise InputError(
+                f"The encoder {name!r} comes with its weights: leave out {weights!r}, or name an "
+                "architecture of open_clip."
+            )
+        return
+    if name.startswith(WHOLE):
+        folder = Path(name.removeprefix("local-dir:")).expanduser()
+        if name.startswith("local-dir:") and not folder.is_dir():
+            raise InputError(f"Encoder {name!r}: there is no folder {folder}.")
+        return
+    known = architectures()
+    if name not in known:
+        near = get_close_matches(name, known, 3) or ["ViT-B-32"]
+        raise InputError(
+            f"No encoder {name!r}: choose from {', '.join([*embedded, *near])}, any other "
+            "architecture of open_clip, or a folder as 'local-dir:PATH'."
+        )
+    if not weights:
+        raise InputError(
+            f"Encoder {name!r} needs weights: a tag of open_clip, such as 'openai', or a file."
+        )
+    if ("/" in weights or Path(weights).suffix) and not Path(weights).expanduser().is_file():
+        raise InputError(f"Encoder {name!r}: there is no file {weights}.")
+
+
+@cache
+def architectures() -> list[str]:
+    """The names that open_clip has settings for, read from its folder: importing it takes long."""
+    folder = Path(find_spec("open_clip").origin).parent / "model_configs"
+    return sorted(path.stem for path in folder.glob("*.json"))
 
 
 def check_texts(encoder: str, texts: list[str]) -> None:

@@ -58,9 +58,11 @@ def _check_question(values: Mapping[str, Any]) -> None:
     how = values.get("directions")
     if isinstance(how, str) and how not in DIRECTIONS:
         raise InputError(f"directions must be {' or '.join(DIRECTIONS)}, got {how!r}.")
-    for kind in ("generator", "encoder"):
-        if isinstance(values.get(kind), str):
-            registry.check_name(kind, values[kind])
+    if isinstance(values.get("generator"), str):
+        registry.check_name("generator", values["generator"])
+    if isinstance(values.get("encoder"), str):
+        weights = values.get("encoder_weights")
+        registry.check_encoder(values["encoder"], weights if isinstance(weights, str) else "")
     lists = [each for each in (attributes, held, [neutral]) if isinstance(each, list)]
     texts = [text for each in lists for text in each if isinstance(text, str)]
     if texts and isinstance(values.get("encoder"), str):

@@ -1,0 +1,169 @@
+"""What a diagnosis stands on: who draws, who reads, in what words, and who knows the truth.
+
+An embedded generator draws a world whose truth is known: its renderer, its judges and the words of
+its grammar belong to it. A generator and an encoder from files, of real photographs, have none of
+that: words come from a list in ``data/prompts``, and the pictures are the evidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from visiondx.core.errors import InputError
+from visiondx.core.files import data_dir, read_yaml, reading
+from visiondx.core.words import plain
+from visiondx.models.encoder import Encoder
+from visiondx.models.generator import StyleGenerator
+from visiondx.models.target import Target
+from visiondx_worlds.marking.zoom.truth import label_prompts
+from visiondx_worlds.models.judges import Judges
+from visiondx_worlds.worlds import animals, faces
+from visiondx_worlds.worlds.base import World
+
+WORLDS = {"faces": faces, "animals": animals}  # those that have a generator
+
+
+@dataclass(frozen=True)
+class Words:
+    """Short names of attributes, and the phrases that they stand for.
+
+    Attributes:
+        neutral: what the phrases have in common. present, absent: name -> phrase; of some
+            attributes alone the absence can be said.
+    """
+
+    neutral: str
+    present: dict[str, str]
+    absent: dict[str, str]
+
+    @classmethod
+    def read(cls, name: str) -> "Words":
+        """A list in ``data/prompts``, such as "human_faces".
+
+        Raises:
+            InputError: no such list.
+        """
+        known = lists()
+        if name not in known:
+            raise InputError(f"No list of words {name!r}: choose from {', '.join(known)}.")
+        file, fix = data_dir() / "prompts" / f"{name}.yaml", "restore it with 'git checkout data'"
+        found = read_yaml(file, fix)
+        with reading(file, fix):
+            rows = found["attributes"].items()
+            absent = {name: row["absent"] for name, row in rows if "absent" in row}
+            present = {name: row["present"] for name, row in rows}
+            return cls(found["neutral"], present, absent)
+
+    @classmethod
+    def of(cls, world: World) -> "Words":
+        """The plain phrases of a world's grammar."""
+        sides = (
+            {name: world.prompt(name, side) for name in world.binary} for side in (True, False)
+        )
+        return cls(world.grammar.neutral, *sides)
+
+
+def lists() -> list[str]:
+    """Names of the lists of words for pictures that no world draws."""
+    return sorted(
+        path.stem
+        for path in (data_dir() / "prompts").glob("*.yaml")
+        if "domain:" in path.read_text("utf-8")
+    )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A generator and an encoder, the words for its pictures, and its world if it has one."""
+
+    generator: StyleGenerator
+    encoder: Encoder
+    words: Words
+    world: World | None = None
+
+    @classmethod
+    def open(
+        cls,
+        generator: str = "faces",
+        encoder: str = "embedded",
+        encoder_weights: str = "",
+        words: str = "",
+    ) -> "Ground":
+        """Load both, to the GPU if there is one.
+
+        Args:
+            generator: an embedded one, or a file, see ``StyleGenerator.load``.
+            encoder, encoder_weights: see ``Encoder.load``.
+            words: a list of ``lists()``; an embedded generator has its world's.
+
+        Raises:
+            InputError: one of them cannot be loaded, or there is no list of words.
+        """
+        where = "cuda" if torch.cuda.is_available() else "cpu"
+        world = WORLDS.get(generator)
+        said = Words.of(world) if world else Words.read(words)
+        drawn = StyleGenerator.load(generator).to(where)
+        return cls(drawn, Encoder.load(encoder, where, encoder_weights), said, world)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.style_mean.device
+
+    @cached_property
+    def judges(self) -> Judges | None:
+        """Those of the world; None where there is none."""
+        return Judges.load(self.world.name, self.device) if self.world else None
+
+    @property
+    def neutral(self) -> str:
+        return self.words.neutral
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes that have a short name."""
+        return tuple(self.words.present)
+
+    def prompt(self, name: str) -> str:
+        """The phrase of an attribute; what is a phrase already, of two words or more, is itself.
+
+        Raises:
+            InputError: a single word that is no name.
+        """
+        if name in self.words.present:
+            return self.words.present[name]
+        if " " not in name.strip():
+            raise InputError(
+                f"Unknown attribute {name!r}: write a whole phrase, or choose from "
+                f"{', '.join(self.names)}."
+            )
+        return name
+
+    def prompts(self, names: Sequence[str]) -> list[str]:
+        """``prompt`` of each."""
+        return [self.prompt(name) for name in names]
+
+    def target(self, spec: str, task: str = "binary", class_index: int | None = None) -> Target:
+        """See ``Target.load``; on the generator's device."""
+        return Target.load(spec, task, class_index).to(self.device)
+
+    def label(self, target: Target) -> str | None:
+        """The attribute that a target tells, if its card or its last label is a name here."""
+        said = target.config.get("label") or plain(target.labels[-1]).replace(" ", "_")
+        return said if target.config.get("label") or said in self.words.present else None
+
+    def held(self, target: Target) -> tuple[str, str] | None:
+        """(present, absent) phrases of the target's own attribute, which Eq. 8 holds fixed.
+
+        None where no words for both are known: then nothing is held.
+
+        Raises:
+            InputError: an embedded target of another world.
+        """
+        if self.world:
+            return label_prompts(self.world, target)
+        label = self.label(target)
+        if label not in self.words.absent:
+            return None
+        return self.words.present[label], self.words.absent[label]

@@ -1,0 +1,72 @@
+"""What a diagnosis stands on: an embedded world, or files and a list of words."""
+
+import pytest
+from torch import nn
+
+from visiondx.core.errors import InputError
+from visiondx.core.words import check_prompts
+from visiondx.models.target import Target
+from visiondx_worlds import ground
+from visiondx_worlds.ground import Ground, Words
+from visiondx_worlds.worlds import faces
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Ground:
+    return Ground.open()
+
+
+def real(words: str = "human_faces") -> Ground:
+    """Without a world; who draws and reads does not matter here."""
+    return Ground(None, None, Words.read(words))
+
+
+def test_a_world_brings_its_words_judges_and_targets(embedded):
+    assert embedded.neutral == faces.grammar.neutral
+    assert embedded.prompts(["bangs", "a face with a scar"]) == [
+        faces.prompt("bangs"),
+        "a face with a scar",
+    ]
+    assert embedded.judges.column("bangs") == faces.binary.index("bangs")
+    young = embedded.target("young")
+    assert embedded.label(young) == "young"
+    assert embedded.held(young) == (faces.prompt("young"), faces.prompt("young", present=False))
+    with pytest.raises(InputError, match="trained on 'cat'"):
+        embedded.held(embedded.target("cat"))
+
+
+@pytest.mark.parametrize("name", ground.lists())
+def test_lists_of_words_can_be_asked_about(name):
+    words = Words.read(name)
+    check_prompts(list(words.present.values()), words.neutral)
+    assert set(words.absent) <= set(words.present)
+    assert not set(words.absent.values()) & set(words.present.values())
+
+
+def test_the_fifteen_of_the_supervised_comparison_have_phrases():
+    """CelebA's names in footnote 2 of ZOOM; "no beard" is asked about as a beard."""
+    fifteen = "bald bangs black_hair blond_hair brown_hair bushy_eyebrows eyeglasses male".split()
+    fifteen += "open_mouth moustache beard pale_skin young smiling lipstick".split()
+    assert set(fifteen) <= set(real().names)
+
+
+def test_without_a_world_nobody_judges_and_labels_are_found_by_their_words():
+    here = real()
+    assert here.judges is None
+    assert here.prompt("bangs") == "a face with bangs"
+    with pytest.raises(InputError, match="Unknown attribute 'fringe': write a whole phrase"):
+        here.prompt("fringe")
+    asked = Target(nn.Flatten(), labels=("old", "Young "))
+    assert here.label(asked) == "young"
+    assert here.held(asked) == ("a young face", "an old face")
+    blond = Target(nn.Flatten(), labels=("other hair", "blond hair"))
+    assert here.label(blond) == "blond_hair"
+    assert here.held(blond) is None  # no phrase says its absence
+    assert here.label(Target(nn.Flatten())) is None
+
+
+def test_a_list_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="No list of words '': choose from cats_and_dogs, human"):
+        Words.read("")
+    with pytest.raises(InputError, match="No list of words 'faces'"):
+        Words.read("faces")  # the grammar of a world
