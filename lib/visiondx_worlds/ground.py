@@ -96,14 +96,15 @@ class Ground:
         Args:
             generator: an embedded one, or a file, see ``StyleGenerator.load``.
             encoder, encoder_weights: see ``Encoder.load``.
-            words: a list of ``lists()``; an embedded generator has its world's.
+            words: a list of ``lists()``; an embedded generator has its world's. Empty: no
+                attribute has a short name.
 
         Raises:
-            InputError: one of them cannot be loaded, or there is no list of words.
+            InputError: one of them cannot be loaded, or there is no such list of words.
         """
         where = "cuda" if torch.cuda.is_available() else "cpu"
         world = WORLDS.get(generator)
-        said = Words.of(world) if world else Words.read(words)
+        said = Words.of(world) if world else Words.read(words) if words else Words("", {}, {})
         drawn = StyleGenerator.load(generator).to(where)
         return cls(drawn, Encoder.load(encoder, where, encoder_weights), said, world)
 
@@ -118,6 +119,16 @@ class Ground:
 
     @property
     def neutral(self) -> str:
+        """What the phrases have in common, "a face".
+
+        Raises:
+            InputError: no list of words says it.
+        """
+        if not self.words.neutral:
+            raise InputError(
+                "Nothing says what the attributes have in common: give neutral, such as "
+                f"'a face', or words, one of {', '.join(lists())}."
+            )
         return self.words.neutral
 
     @property
@@ -136,7 +147,7 @@ class Ground:
         if " " not in name.strip():
             raise InputError(
                 f"Unknown attribute {name!r}: write a whole phrase, or choose from "
-                f"{', '.join(self.names)}."
+                f"{', '.join(self.names) or 'a list, words=, of ' + ', '.join(lists())}."
             )
         return name
 

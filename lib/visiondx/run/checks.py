@@ -58,6 +58,10 @@ def _check_question(values: Mapping[str, Any]) -> None:
     how = values.get("directions")
     if isinstance(how, str) and how not in DIRECTIONS:
         raise InputError(f"directions must be {' or '.join(DIRECTIONS)}, got {how!r}.")
+    if values.get("generator") == "":
+        raise InputError(
+            "No generator is named: give the file of one as generator, such as path/to/ffhq.pkl."
+        )
     if isinstance(values.get("generator"), str):
         registry.check_name("generator", values["generator"])
     if isinstance(values.get("encoder"), str):
@@ -67,10 +71,23 @@ def _check_question(values: Mapping[str, Any]) -> None:
     texts = [text for each in lists for text in each if isinstance(text, str)]
     if texts and isinstance(values.get("encoder"), str):
         registry.check_texts(values["encoder"], texts)
-    if isinstance(values.get("target"), str):
-        task, world = values.get("task", "binary"), values.get("generator")
+    _check_target(values)
+
+
+def _check_target(values: Mapping[str, Any]) -> None:
+    """The target, if there is one; "" stands for those that a notebook names itself."""
+    target, generator = values.get("target"), values.get("generator")
+    if not isinstance(target, str):
+        return
+    if target:
+        task = values.get("task", "binary")
         check_target(
-            values["target"], *(each if isinstance(each, str) else None for each in (task, world))
+            target, *(each if isinstance(each, str) else None for each in (task, generator))
+        )
+    elif isinstance(generator, str) and generator not in registry.offered("generators"):
+        raise InputError(
+            "The embedded targets never saw pictures of this generator: name your own as target, "
+            '"path/to/file.py:function".'
         )
 
 

@@ -81,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     diagnose.add_argument("--generator", metavar="NAME", help="faces (default) or animals")
     diagnose.add_argument(
+        "--encoder", metavar="NAME", help="embedded (default), or of open_clip, such as ViT-B-32"
+    )
+    diagnose.add_argument(
+        "--encoder-weights", metavar="W", help="of open_clip: a tag such as openai, or a file"
+    )
+    diagnose.add_argument(
+        "--words", metavar="LIST", help="of a generator of photographs: such as human_faces"
+    )
+    diagnose.add_argument(
         "--directions",
         choices=DIRECTIONS,
         help="relevance (default) or gradient: no matrix, seconds",
@@ -139,7 +148,7 @@ def _diagnose(given: argparse.Namespace) -> None:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
     names = ("attributes", "neutral", "generator", "directions", "consistency")
-    names += ("images", "steps", "seed", "class_index")
+    names += ("images", "steps", "seed", "class_index", "encoder", "encoder_weights", "words")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "diagnose" / name

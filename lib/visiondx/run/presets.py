@@ -33,12 +33,12 @@ def settings(path: str | Path, preset: str, given: dict[str, Any] | None = None)
     fix = "correct it, or restore it with 'git checkout data/presets'"
     read = read_yaml(file, fix)
     with reading(file, fix):
-        for name in read.get("requires") or []:
-            if name not in declared:
-                raise InputError(
-                    f"{path.name} cannot run with preset {preset!r}, which sets {name!r}: "
-                    "the notebook has no such parameter."
-                )
+        wanted = read.get("requires") or []
+        if wanted and not any(name in declared for name in wanted):
+            raise InputError(
+                f"{path.name} cannot run with preset {preset!r}, which sets "
+                f"{' or '.join(map(repr, wanted))}: the notebook has no such parameter."
+            )
         defaults = read.get("defaults") or {}
         chosen = {name: value for name, value in defaults.items() if name in declared}
         chosen |= (read.get("notebooks") or {}).get(notebooks.key(path)) or {}
