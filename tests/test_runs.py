@@ -19,6 +19,7 @@ from visiondx.core.errors import InputError
 from visiondx.models import registry
 from visiondx.run import checks, cli, folders, notebooks, presets, runs
 from visiondx.zoom.estimate import ESTIMATORS
+from visiondx.zoom.templates import BANKS
 
 PARAMETERS = (
     'preset = "smoke"\nout_dir = "runs/x"\nseed = 7\nimages = 64\nrate = 0.5\nwords = ["a"]'
@@ -271,6 +272,7 @@ def test_values_are_read_in_the_type_of_the_default(tmp_path):
 
 def test_directions_are_those_of_the_estimators():
     assert checks.DIRECTIONS == ESTIMATORS
+    assert checks.TEMPLATES == BANKS
 
 
 def test_list_shows_names_titles_and_usable_presets(house, capsys):

@@ -11,6 +11,7 @@ from visiondx.zoom.directions import (
     largest_threshold,
     text_directions,
 )
+from visiondx.zoom.templates import filled
 from zoom_standins import NEUTRAL, GridEncoder, prompt
 
 STD = torch.tensor([1.0, 2.0, 1.0, 0.5])
@@ -51,6 +52,16 @@ def test_templates_are_averaged_before_the_difference():
     assert torch.allclose(embedded, torch.tensor([[1.0, 1.0]]) / 2**0.5)
     with pytest.raises(InputError, match="template"):
         embed_prompts(Words(), ["a face"], ["no place"])
+
+
+def test_a_bank_of_templates_brings_its_own_article():
+    texts = filled(["a face with bangs", "The face of a man"], "imagenet")
+    assert [len(row) for row in texts] == [80, 80]
+    assert "a bad photo of a face with bangs." in texts[0]
+    assert "a sketch of the face of a man." in texts[1]
+    assert filled(["a hat"], ["art of {}"]) == [["art of a hat"]]
+    with pytest.raises(InputError, match="templates must be imagenet or simple, or texts, got 'x'"):
+        filled(["a hat"], "x")
 
 
 def test_equation_2_two_sided():

@@ -16,6 +16,7 @@ from visiondx.core.words import check_prompts, check_words
 from visiondx.models import registry
 
 DIRECTIONS = ("relevance", "gradient")  # `zoom.estimate.ESTIMATORS`, which needs torch
+TEMPLATES = ("imagenet", "simple")  # `zoom.templates.BANKS`, which needs torch
 LEAST = {"images": 2, "truth_images": 2}  # an interval needs two; of other counts, one is enough
 COUNTS = ("images", "steps")
 
@@ -58,6 +59,9 @@ def _check_question(values: Mapping[str, Any]) -> None:
     how = values.get("directions")
     if isinstance(how, str) and how not in DIRECTIONS:
         raise InputError(f"directions must be {' or '.join(DIRECTIONS)}, got {how!r}.")
+    bank = values.get("templates")
+    if isinstance(bank, str) and bank and bank not in TEMPLATES:
+        raise InputError(f"templates must be {' or '.join(TEMPLATES)}, or texts, got {bank!r}.")
     if values.get("generator") == "":
         raise InputError(
             "No generator is named: give the file of one as generator, such as path/to/ffhq.pkl."

@@ -9,7 +9,7 @@ from typing import Any
 
 from visiondx.core.errors import InputError
 from visiondx.run import folders, notebooks, presets, runs
-from visiondx.run.checks import DIRECTIONS, check_target
+from visiondx.run.checks import DIRECTIONS, TEMPLATES, check_target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=DIRECTIONS,
         help="relevance (default) or gradient: no matrix, seconds",
     )
+    diagnose.add_argument(
+        "--templates",
+        choices=TEMPLATES,
+        help="average the words over CLIP's templates; default: none",
+    )
     diagnose.add_argument("--consistency", nargs="*", metavar="WORDS", help="what must not change")
     diagnose.add_argument("--images", type=int, metavar="N")
     diagnose.add_argument("--steps", type=int, metavar="N")
@@ -148,7 +153,8 @@ def _diagnose(given: argparse.Namespace) -> None:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
     names = ("attributes", "neutral", "generator", "directions", "consistency")
-    names += ("images", "steps", "seed", "class_index", "encoder", "encoder_weights", "words")
+    names += ("images", "steps", "seed", "class_index", "encoder", "encoder_weights")
+    names += ("words", "templates")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "diagnose" / name

@@ -152,7 +152,7 @@ def check(
     images: int = 32,
     seed: int = 100,
     directions: str = "relevance",
-    templates: Sequence[str] | None = None,
+    templates: Sequence[str] | str | None = None,
     truncation: float = 1.0,
 ) -> None:
     """Try everything that can be wrong with words, target and numbers; a second or two.
@@ -191,7 +191,7 @@ def diagnose(
     channels: int = CHANNELS,
     sided: str = "two",
     edits: Directions | None = None,
-    templates: Sequence[str] | None = None,
+    templates: Sequence[str] | str | None = None,
     truncation: float = 1.0,
     M: Tensor | None = None,
 ) -> Diagnosis:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visiondx.core.errors import InputError
 from visiondx.core.words import check_prompts
+from visiondx.zoom.templates import filled
 
 SIDES = ("two", "one")
 
@@ -81,17 +82,20 @@ class Directions:
 
 
 def embed_prompts(
-    encoder: TextEncoder, prompts: Sequence[str], templates: Sequence[str] | None = None
+    encoder: TextEncoder,
+    prompts: Sequence[str],
+    templates: Sequence[str] | str | None = None,
 ) -> Tensor:
-    """Unit text embeddings (P, D), each averaged over templates such as ``"a drawing of {}"``."""
+    """Unit text embeddings (P, D), each averaged over templates such as ``"a drawing of {}"``.
+
+    Args:
+        templates: texts or a bank's name, see ``templates.filled``; None takes the bare prompts.
+    """
     if not templates:
         return encoder.embed_texts(list(prompts))
-    bad = [t for t in templates if t.count("{}") != 1]
-    if bad:
-        raise InputError(f"A template holds {{}} once, where the prompt goes; got {bad[0]!r}.")
-    texts = [t.replace("{}", p) for p in prompts for t in templates]
-    each = encoder.embed_texts(texts).unflatten(0, (len(prompts), len(templates)))
-    return F.normalize(each.mean(1), dim=-1)
+    texts = filled(prompts, templates)
+    each = encoder.embed_texts([text for row in texts for text in row])
+    return F.normalize(each.unflatten(0, (len(texts), -1)).mean(1), dim=-1)
 
 
 @torch.no_grad()
@@ -99,7 +103,7 @@ def text_directions(
     encoder: TextEncoder,
     attributes: Sequence[str],
     neutral: str,
-    templates: Sequence[str] | None = None,
+    templates: Sequence[str] | str | None = None,
 ) -> Tensor:
     """Δt (N, c_T) of Eq. 1, CLIP(attribute) - CLIP(neutral), normalised as StyleCLIP does.
 
@@ -164,7 +168,7 @@ def directions(
     style_std: Tensor,
     threshold: float | Sequence[float] = 0.1,
     sided: str = "two",
-    templates: Sequence[str] | None = None,
+    templates: Sequence[str] | str | None = None,
 ) -> Directions:
     """Edit directions Δs (Eq. 2) for attributes in words.
 

@@ -33,7 +33,7 @@ def edit_directions(
     threshold: float | Sequence[float] | None = None,
     channels: int = CHANNELS,
     sided: str = "two",
-    templates: Sequence[str] | None = None,
+    templates: Sequence[str] | str | None = None,
     M: Tensor | None = None,
     seed: int = 0,
 ) -> Directions:

@@ -35,7 +35,7 @@ def gradient_directions(
     threshold: float | Sequence[float] | None = None,
     channels: int = 20,
     sided: str = "two",
-    templates: Sequence[str] | None = None,
+    templates: Sequence[str] | str | None = None,
     noise: float = 0.0,
     samples: int = 1,
     seed: int = 0,
