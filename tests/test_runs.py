@@ -12,11 +12,13 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from visiondx.core.errors import InputError
 from visiondx.models import registry
+from visiondx.models.generator import StyleGenerator
 from visiondx.run import checks, cli, folders, notebooks, presets, runs
 from visiondx.zoom.estimate import ESTIMATORS
 from visiondx.zoom.templates import BANKS
@@ -295,6 +297,7 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
     with_diagnose(house)
     calls = []
     monkeypatch.setattr(runs, "run_notebook", lambda *given: calls.append(given) or Path("out"))
+    monkeypatch.setattr(cli, "_try_target", lambda values: None)
     (house / "my model.py").write_text("def load(): ...")
     monkeypatch.chdir(house)
     words = ["--attributes", "a face with bangs", "a smiling face", "--images", "8"]
@@ -359,6 +362,28 @@ def test_diagnose_refuses_bad_input_in_one_line(house, capsys, monkeypatch, argu
     error = capsys.readouterr().err
     assert named in error
     assert error.count("\n") == 1
+
+
+def test_a_target_answers_before_a_kernel_starts(house, capsys, monkeypatch):
+    monkeypatch.chdir(house)
+    monkeypatch.setattr(runs, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    with_diagnose(house)
+    drawn = SimpleNamespace(
+        sample_styles=lambda n, seed, truncation=1.0: torch.full((n, 1), float(seed)),
+        synthesize=lambda s: torch.rand(
+            len(s), 3, 8, 8, generator=torch.Generator().manual_seed(0)
+        ),
+    )
+    monkeypatch.setattr(StyleGenerator, "load", lambda name: drawn)
+    lines = (
+        "from torch import nn\ndef load(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))"
+    )
+    (house / "wide.py").write_text(f"{lines}.eval()")
+    (house / "fails.py").write_text("def load(): raise ValueError('no weights')")
+    for name, told in (("wide", "it returned (4, 5)"), ("fails", "no weights")):
+        given = ["--target", f"{name}.py:load", "--attributes", "a"]
+        assert cli.main(["diagnose", *given]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_command():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visiondx.core.errors import InputError
+from visiondx.models import registry
 from visiondx.run import folders, notebooks, presets, runs
 from visiondx.run.checks import DIRECTIONS, TEMPLATES, check_target
 
@@ -161,8 +162,25 @@ def _diagnose(given: argparse.Namespace) -> None:
     _run_and_tell(path, given.preset, {"target": target, "name": name, **asked}, out)
 
 
+def _try_target(values: dict[str, Any]) -> None:
+    """Let a target of one's own answer a few pictures here, in seconds: a kernel takes longer."""
+    generator, spec = values.get("generator"), values.get("target")
+    if not isinstance(spec, str) or ":" not in spec:
+        return
+    from visiondx.models.target import Target
+
+    target = Target.load(spec, values.get("task", "binary"), values.get("class_index"))
+    if generator in registry.offered("generators"):
+        from visiondx.models.generator import StyleGenerator
+        from visiondx.zoom.diagnose import CHECKED
+
+        drawn = StyleGenerator.load(generator)
+        target.check(drawn.synthesize(drawn.sample_styles(CHECKED, values["seed"])))
+
+
 def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any) -> Path:
-    presets.settings(path, preset, parameters)  # refused before it is said to run
+    chosen = presets.settings(path, preset, parameters)  # refused before it is said to run
+    _try_target(notebooks.parameters(path) | chosen)
     print(f"Running {notebooks.key(path)} with preset {preset}", flush=True)
     out = runs.run_notebook(path, preset, parameters, out)
     print(f"Done: {out / 'report.html'}")
