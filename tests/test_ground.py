@@ -65,6 +65,14 @@ def test_without_a_world_nobody_judges_and_labels_are_found_by_their_words():
     assert here.label(Target(nn.Flatten())) is None
 
 
+def test_the_embedded_classifiers_are_asked_where_their_world_draws(embedded):
+    assert embedded.chosen(["young", "male"]) == ["young", "male"]
+    assert embedded.chosen(["young", "male"], "mine.py:load") == ["mine.py:load"]
+    assert real().chosen(["young"], "mine.py:load") == ["mine.py:load"]
+    with pytest.raises(InputError, match="name your own as target="):
+        real().chosen(["young"])
+
+
 def test_a_list_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="No list of words '': choose from cats_and_dogs, human"):
         Words.read("")

@@ -23,6 +23,10 @@ from visiondx_worlds.worlds import animals, faces
 from visiondx_worlds.worlds.base import World
 
 WORLDS = {"faces": faces, "animals": animals}  # those that have a generator
+NO_TRUTH = (
+    "No world draws these pictures, so no truth is known: how often the edits show, to CLIP, and "
+    "the pictures are the evidence."
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,21 @@ class Ground:
     def target(self, spec: str, task: str = "binary", class_index: int | None = None) -> Target:
         """See ``Target.load``; on the generator's device."""
         return Target.load(spec, task, class_index).to(self.device)
+
+    def chosen(self, names: Sequence[str], own: str = "") -> list[str]:
+        """The targets that are asked: one's own, or else the embedded ones of these names.
+
+        Raises:
+            InputError: no target of one's own, and no world whose embedded ones could be asked.
+        """
+        if own:
+            return [own]
+        if not self.world:
+            raise InputError(
+                "The embedded classifiers know the embedded worlds alone: name your own as "
+                'target="path/to/file.py:function".'
+            )
+        return list(names)
 
     def label(self, target: Target) -> str | None:
         """The attribute that a target tells, if its card or its last label is a name here."""
