@@ -73,6 +73,56 @@ def test_the_embedded_classifiers_are_asked_where_their_world_draws(embedded):
         real().chosen(["young"])
 
 
+OWN_CODE = """
+import torch
+from torch import nn
+from visiondx.models.target import Target
+
+class Bright(nn.Module):
+    def forward(self, images):
+        return 9 * images.mean((1, 2, 3)) - 4
+
+def {name}():
+    return Target(Bright().eval(), labels=("other", "{label}"))
+"""
+
+
+def own(folder, name, label) -> str:
+    (folder / f"{name}.py").write_text(OWN_CODE.format(name=name, label=label))
+    return f"{folder / name}.py:{name}"
+
+
+def test_targets_jury_and_caveats_of_a_world(embedded, tmp_path):
+    models = embedded.targets(["young", "cat"])
+    assert list(models) == ["young", "cat"]
+    assert embedded.caveats({"young": models["young"]}) == []
+    assert embedded.jury([models["young"]], 40).judges is embedded.judges
+    blue = embedded.targets(["young"], own(tmp_path, "blue", "blue"))
+    assert list(blue) == [ground.OWN]
+    assert embedded.jury(blue.values(), 40) is None
+    assert [line[:14] for line in embedded.caveats(blue)] == ["No judge reads", "No words are k"]
+    known = embedded.targets([], own(tmp_path, "known", "young"))["own"]
+    assert embedded.jury([known], 40) is not None
+    assert embedded.held(known) == embedded.held(models["young"])
+    points = embedded.target("face-keypoints", "keypoints")
+    assert embedded.label(points) is None
+    assert embedded.caveats({"points": points}) == []
+    (tmp_path / "dead.py").write_text(OWN_CODE.format(name="dead", label="x").replace("9 *", "0 *"))
+    with pytest.raises(InputError, match="gradient"):
+        embedded.targets([], f"{tmp_path / 'dead.py'}:dead")
+
+
+def test_caveats_without_a_world():
+    here = real()
+    young, blond, blue = (
+        Target(nn.Flatten(), labels=("no", x)) for x in ("young", "blond hair", "blue")
+    )
+    assert here.jury([young]) is None
+    assert here.caveats({"own": young}) == [ground.NO_TRUTH]
+    assert "the absence of 'blond_hair', so nothing is held" in here.caveats({"own": blond})[1]
+    assert "what own tells, so nothing is held" in here.caveats({"own": blue})[1]
+
+
 def test_a_list_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="No list of words '': choose from cats_and_dogs, human"):
         Words.read("")

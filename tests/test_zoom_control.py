@@ -99,3 +99,16 @@ def test_all_attributes_together_are_one_edit():
     assert torch.allclose(found.change[:, 0], result.change, atol=1e-6)
     assert torch.equal(found.flipped[:, 0], result.flipped)
     assert found.ratio.value > 2
+
+
+def test_without_realism_nothing_is_said_to_be_kept():
+    result, target = fixed_result(2.0, (0, 3)), shifter({0: 0.8})
+    judged = control(result, target, Dim(), draws=2, seed=1)
+    found = control(result, target, draws=2, seed=1)
+    assert (judged.kinds, found.kinds) == (("raw", "kept"), ("raw",))
+    for name in ("change", "random", "pixels", "random_pixels", "flipped"):
+        assert torch.equal(getattr(found, name), getattr(judged, name))
+    assert found.real is None
+    assert found.rates == {"raw": judged.rates["raw"]}
+    assert "kept" not in found.to_frame()
+    assert "kept" in judged.to_frame()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from visiondx.core.errors import InputError
+from visiondx.models.home import Home
 from visiondx.models.target import Target
 from visiondx.zoom.multi import MultiResult, multi_search
 from visiondx.zoom.settings import SearchSettings
@@ -41,9 +42,9 @@ def jury():
 @pytest.fixture(scope="module")
 def setting(jury):
     target = Target(GridClassifier({0: 30.0, 9: 40.0}))
-    target.config = {"label": "bright"}
     generator = GridGenerator()
-    return target, along(generator, 0, 9), generator, GridEncoder(), jury, GridWorld()
+    held = (GridWorld().prompt("bright"), GridWorld().prompt("bright", present=False))
+    return target, along(generator, 0, 9), generator, GridEncoder(), held, jury, "bright"
 
 
 def by_hand() -> FlipRates:
@@ -81,9 +82,8 @@ def test_rates_by_steps_by_hand():
     assert [found.rate("raw", k).value for k in (0, 1, 2, 3)] == [0, 0.25, 0.5, 0.75]
     assert [found.rate("kept", k).value for k in (0, 1, 3)] == [0, 0.25, 0.25]
     assert found.rate("raw").value == 0.75
-    assert found.rate("kept", clear=True).value == pytest.approx(1 / 3)
-    assert found.rate("kept", clear=True).n == 3
-    assert found.rate("raw", 2, clear=True).value == pytest.approx(2 / 3)
+    assert found.rate("kept_of_clear").value == pytest.approx(1 / 3)
+    assert found.rate("kept_of_clear").n == 3
     assert found.by("kept", 1).tolist() == [True, False, False, False]
     curve = found.curve("raw", (1, 3))
     assert curve["steps"].tolist() == [1, 3]
@@ -94,7 +94,8 @@ def test_rates_by_steps_by_hand():
     assert axis.get_xscale() == "log"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "3"]
     assert [line.get_ydata().tolist() for line in axis.lines] == [[0.25, 0.75], [0.25, 0.25]]
-    with pytest.raises(InputError, match="raw or kept, got 'real'"):
+    assert found.kinds == ("raw", "kept", "kept_of_clear")
+    with pytest.raises(InputError, match="one of raw, kept, kept_of_clear, got 'real'"):
         found.by("real")
 
 
@@ -120,11 +121,11 @@ def test_pooling_resamples_the_images_that_all_targets_see():
     assert (both.value, both.n) == (0.375, 8)
     alone = one.rate("raw")  # of the other nothing ever flips: half as much, and as sure
     assert (both.low, both.high) == (alone.low / 2, alone.high / 2)
-    assert pooled([one, other], "raw", clear=True).value == pytest.approx(2 / 6)
+    assert pooled([one, other], "kept_of_clear").value == pytest.approx(1 / 6)
     assert pooled([one], "raw") == one.rate("raw")
     nothing = FlipRates(one.result, one.flips, torch.zeros(4).bool(), one.seeds)
     with pytest.raises(InputError, match="No image is clear"):
-        pooled([nothing], "kept", clear=True)
+        pooled([nothing], "kept_of_clear")
 
 
 def test_twins_on_the_same_images_tell_no_more_than_one():
@@ -144,17 +145,16 @@ def test_twins_on_the_same_images_tell_no_more_than_one():
 
 
 def test_a_study_is_the_search_and_the_judges_at_the_first_flip(setting, tmp_path):
-    target, directions, generator, encoder, jury, world = setting
+    target, directions, generator, encoder, hold, jury, label = setting
     chosen = {"seeds": [3, 4], "images": 10, "settings": SETTINGS}
     found = flip_rates(*setting, **chosen, folder=tmp_path)
     styles = torch.cat([generator.sample_styles(10, seed) for seed in (3, 4)])
-    hold = (world.prompt("bright"), world.prompt("bright", present=False))
     every = multi_search(generator, target, encoder, directions, styles, SETTINGS, hold)
     assert torch.equal(found.result.first_flip, every.first_flip)
     assert found.by("raw").any()
     for k in (0, 2, 5, 12):
         assert found.rate("raw", k).value == every.flip_rate(k).value
-    judged = judge_flips(every.at_first_flip(), jury.judges, "bright", jury.realism)
+    judged = judge_flips(every.at_first_flip(), jury.judges, label, jury.realism)
     assert torch.equal(found.by("kept"), judged.kept[:, 0])
     assert found.by("kept").any()
     assert not found.by("kept").all()
@@ -179,12 +179,49 @@ def test_truncated_styles_are_searched_and_kept_apart_from_others(setting, tmp_p
     assert torch.equal(again.result.styles, plain.result.styles)
 
 
-def test_a_target_without_a_label_is_refused_before_the_search(setting):
-    _, directions, generator, *rest = setting
+def test_a_label_that_no_judge_reads_is_refused_before_the_search(setting):
+    *asked, _ = setting
+    generator = asked[2]
     before = generator.synthesized
-    with pytest.raises(InputError, match="names no label"):
-        flip_rates(
-            Target(GridClassifier({0: 1.0})), directions, generator, *rest,
-            seeds=[0], images=4, settings=SETTINGS,
-        )  # fmt: skip
+    for label in ("hat", None):
+        with pytest.raises(InputError, match=f"No judge reads {label!r}"):
+            flip_rates(*asked, label, seeds=[0], images=4, settings=SETTINGS)
     assert generator.synthesized == before
+
+
+def test_without_a_jury_the_raw_flips_are_the_same_and_nothing_is_kept(setting, tmp_path):
+    *asked, _, _ = setting
+    chosen = {"seeds": [3, 4], "images": 10, "settings": SETTINGS, "folder": tmp_path}
+    judged, found = flip_rates(*setting, **chosen), flip_rates(*asked, **chosen)
+    assert found.kinds == ("raw",)
+    assert found.clear is None
+    assert torch.equal(found.by("raw"), judged.by("raw"))
+    assert found.rate("raw", 3) == judged.rate("raw", 3)
+    for kind in ("kept", "kept_of_clear"):
+        for ask in (found.by, found.rate, lambda kind: pooled([found], kind)):
+            with pytest.raises(InputError, match="No judges were asked"):
+                ask(kind)
+    row = to_frame({"a": found}).iloc[0]
+    assert list(row.index) == ["search", "raw", "raw_low", "raw_high", "median_step", "n"]
+    assert row.raw == to_frame({"a": judged}).iloc[0].raw
+    flipped, change = found.by("raw"), found.result.change
+    best, worst = found.examples(20)
+    assert sorted(best) == flipped.nonzero()[:, 0].tolist()
+    assert change[best].tolist() == sorted(change[best].tolist(), reverse=True)
+    assert worst == (~flipped).nonzero()[:, 0].tolist()
+    said = found.flips.why()
+    assert {said[i] for i in best} == {"flipped"}
+    assert {said[i] for i in worst} <= {"not flipped"}
+
+
+def test_ones_own_targets_of_equal_weights_are_kept_apart(tmp_path):
+    """Two functions may build what answers otherwise out of the same weights."""
+    generator = GridGenerator()
+    directions = along(generator, 0, 9)
+    chosen = {"seeds": [3], "images": 6, "settings": SETTINGS, "folder": tmp_path}
+    found = []
+    for bright in (True, False):
+        target = Target(GridClassifier({0: 30.0, 9: 40.0}), mean=None if bright else (0.1,) * 3)
+        target.home = Home(tmp_path)
+        found.append(flip_rates(target, directions, generator, None, **chosen))
+    assert not torch.equal(found[0].result.p_original, found[1].result.p_original)

@@ -134,6 +134,19 @@ def test_single_and_multi_searches_are_judged_alike(realism, tmp_path):
     fewer = judge_flips(multi.upto(2), GridJudges(), "bright", realism)
     assert fewer.raw.sum() < both.raw.sum()
 
+    for result, judged in ((single, found), (multi, both)):
+        alone = judge_flips(result)
+        assert (alone.names, alone.kinds, alone.judged) == (judged.names, ("raw",), False)
+        assert torch.equal(alone.raw, judged.raw)
+        assert alone.rates == {"raw": judged.rates["raw"]}
+        said = alone.to_frame()
+        assert list(said) == ["name", "raw", "raw_low", "raw_high", "n"]
+        assert said["raw"].tolist() == judged.to_frame()["raw"].tolist()
+        assert alone.why() == ["flipped" if flip else "not flipped" for flip in alone.raw[:, 0]]
+        for unknown in ("kept", "real"):
+            with pytest.raises(InputError, match="nobody knows which of these flips are kept"):
+                getattr(alone, unknown)
+
     both.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["flips.csv"]
     labels = [text.get_text() for text in found.plot().axes[0].get_legend().get_texts()]

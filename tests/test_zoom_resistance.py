@@ -98,6 +98,26 @@ def test_a_kept_flip_leaves_the_label_alone(jury):
     assert found.rate(kind="kept").value > found.rate().value
 
 
+def test_without_a_jury_fixed_edits_flip_the_same_and_nothing_is_kept(jury):
+    generator = GridGenerator()
+    directions = along(generator, 0, 3)
+    asked = (
+        generator, {"a": Target(GridClassifier(WEIGHTS))}, directions,
+        generator.sample_styles(20, 5), torch.zeros(20), grid_weights(directions.attributes, 2.0),
+    )  # fmt: skip
+    judged, found = fixed_edits(*asked, jury, {"a": "bright"})["a"], fixed_edits(*asked)["a"]
+    assert (judged.kinds, found.kinds) == (("raw", "kept"), ("raw",))
+    assert torch.equal(found.raw, judged.raw)
+    assert found.kept is None
+    one = found.of([prompt(3)])
+    assert one.kinds == ("raw",)
+    assert torch.equal(one.raw, judged.raw[:, 1:])
+    assert torch.equal(judged.of([prompt(3)]).kept, judged.kept[:, 1:])
+    assert list(one.to_frame()) == ["edit", "raw", "raw_low", "raw_high", "n"]
+    with pytest.raises(InputError, match="nobody knows which of these flips are kept"):
+        found.rate(kind="kept")
+
+
 def test_several_targets_are_shown_the_same_pictures(jury):
     generator = GridGenerator()
     directions = along(generator, 0, 3)

@@ -5,7 +5,7 @@ its grammar belong to it. A generator and an encoder from files, of real photogr
 that: words come from a list in ``data/prompts``, and the pictures are the evidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,11 +17,15 @@ from visiondx.core.words import plain
 from visiondx.models.encoder import Encoder
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.target import Target
+from visiondx_worlds.marking.zoom.kept import Realism
+from visiondx_worlds.marking.zoom.resistance import Jury
 from visiondx_worlds.marking.zoom.truth import label_prompts
 from visiondx_worlds.models.judges import Judges
 from visiondx_worlds.worlds import animals, faces
 from visiondx_worlds.worlds.base import World
 
+OWN = "own"  # the name of a person's own target in tables and figures
+TRIED = 4  # images that it is tried on first
 WORLDS = {"faces": faces, "animals": animals}  # those that have a generator
 NO_TRUTH = (
     "No world draws these pictures, so no truth is known: how often the edits show, to CLIP, and "
@@ -178,8 +182,60 @@ class Ground:
             )
         return list(names)
 
+    def targets(
+        self, names: Sequence[str], own: str = "", task: str = "binary"
+    ) -> dict[str, Target]:
+        """The targets that are asked, see ``chosen``, by name; one's own from a file as ``OWN``.
+
+        One's own is tried on a few images first, see ``Target.check``.
+
+        Raises:
+            InputError: as ``chosen`` and ``Target.load``, or one's own cannot be used.
+        """
+        found = {}
+        for spec in self.chosen(names, own):
+            found[OWN if ".py" in spec else spec] = self.target(spec, task)
+        if OWN in found:
+            with torch.no_grad():
+                images = self.generator.synthesize(self.generator.sample_styles(TRIED, 0))
+            found[OWN].check(images)
+        return found
+
+    def jury(self, targets: Iterable[Target], renders: int = 2000) -> Jury | None:
+        """Who says which flips of these targets are kept; None where nobody can.
+
+        That is, without a world, or if its judges do not read what one of the targets tells.
+
+        Args:
+            renders: that say what is real, see ``Realism.fit``.
+        """
+        if not self.world or any(self.label(t) not in self.judges.binary for t in targets):
+            return None
+        return Jury(self.judges, Realism.fit(self.judges, self.world, n=renders))
+
+    def caveats(self, targets: Mapping[str, Target]) -> list[str]:
+        """What nobody can know here of these targets: sentences, none for embedded ones."""
+        said = [] if self.world else [NO_TRUTH]
+        for name, target in targets.items():
+            label = self.label(target)
+            if target.task != "binary":
+                continue
+            if self.world and label is None:
+                said.append(
+                    f"No judge reads what {name} tells, so nobody says which flips are kept."
+                )
+            if self.held(target) is None:
+                what = f"what {name} tells" if label is None else f"the absence of {label!r}"
+                said.append(f"No words are known for {what}, so nothing is held fixed (Eq. 8).")
+        return said
+
     def label(self, target: Target) -> str | None:
-        """The attribute that a target tells, if its card or its last label is a name here."""
+        """The attribute that a target tells, if its card or its last label is a name here.
+
+        Only of a binary one: keypoints and parts tell many things.
+        """
+        if target.task != "binary":
+            return None
         said = target.config.get("label") or plain(target.labels[-1]).replace(" ", "_")
         return said if target.config.get("label") or said in self.words.present else None
 
@@ -192,7 +248,7 @@ class Ground:
             InputError: an embedded target of another world.
         """
         if self.world:
-            return label_prompts(self.world, target)
+            label_prompts(self.world, target)  # refuses one of another world
         label = self.label(target)
         if label not in self.words.absent:
             return None

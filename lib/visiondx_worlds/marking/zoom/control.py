@@ -32,7 +32,12 @@ class Control:
     pixels: Tensor  # (B, N) mean |x̂ - x| of the counterfactuals
     random_pixels: Tensor  # (B, N)
     flipped: Tensor  # (B, N) bool
-    real: Tensor  # (B, N) bool, the counterfactual is as real as renders are
+    real: Tensor | None  # (B, N) bool, the counterfactual is as real as renders are; if known
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of flips that are known."""
+        return ("raw",) if self.real is None else ("raw", "kept")
 
     @cached_property
     def ratio(self) -> Estimate:
@@ -52,14 +57,16 @@ class Control:
 
     @cached_property
     def rates(self) -> dict[str, dict[str, Estimate]]:
-        """Shares of images that flipped: "raw", and "kept" of those that are real."""
-        kinds = (("raw", self.flipped), ("kept", self.flipped & self.real))
+        """Shares of images that flipped: "raw", and "kept" of those that are real, if known."""
+        flips = {"raw": self.flipped}
+        if self.real is not None:
+            flips["kept"] = self.flipped & self.real
         return {
             kind: {
                 name: bootstrap(column)
-                for name, column in zip(self.names, flips.double().T.numpy(), strict=True)
+                for name, column in zip(self.names, found.double().T.numpy(), strict=True)
             }
-            for kind, flips in kinds
+            for kind, found in flips.items()
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -108,7 +115,7 @@ def shuffled(edits: Tensor, style_std: Tensor, editable: Tensor, source: torch.G
 def control(
     result: SearchResult | MultiResult,
     target,
-    realism: Realism,
+    realism: Realism | None = None,
     draws: int = 2,
     seed: int = 0,
     batch: int = 64,
@@ -116,7 +123,8 @@ def control(
     """Random edits beside every counterfactual of a search; B N (2 + draws) images.
 
     Args:
-        target: the one that was searched. realism: says which counterfactuals count as real.
+        target: the one that was searched. realism: says which counterfactuals count as real;
+            without it, nobody does.
         draws: random edits of each counterfactual; their changes are averaged.
         seed: of the random edits. batch: images at once; a memory limit.
 
@@ -135,7 +143,7 @@ def control(
         t.to(device) for t in (result.directions.delta_s, result.styles, result.w)
     )
     sums = torch.zeros(2, 2, images * n)  # (own, random) x (change, pixels)
-    real = torch.zeros(images * n, dtype=torch.bool)
+    real = None if realism is None else torch.zeros(images * n, dtype=torch.bool)
     with tqdm(total=images * n * (1 + draws), desc="control", unit="image") as bar:
         for pairs in torch.arange(images * n).split(batch):
             image, attribute = (pairs // n).to(device), (pairs % n).to(device)
@@ -150,7 +158,7 @@ def control(
                 change = (side.change(side.output(edited)) - side.p).abs()
                 pixels = (edited - x).abs().mean((1, 2, 3))
                 sums[min(draw, 1), :, pairs] += torch.stack((change, pixels)).cpu()
-                if not draw:
+                if not draw and realism is not None:
                     real[pairs] = realism.real(edited).cpu()
                 bar.update(len(pairs))
     sums[1] /= draws
@@ -162,5 +170,5 @@ def control(
         pixels=pixels,
         random_pixels=random_pixels,
         flipped=result.flipped.reshape(images, n),
-        real=real.view(images, n),
+        real=None if real is None else real.view(images, n),
     )

@@ -72,8 +72,8 @@ def fixed_edits(
     styles: Tensor,
     seeds: Tensor,
     weights: Mapping[str, Tensor],
-    jury: Jury,
-    labels: Mapping[str, str],
+    jury: Jury | None = None,
+    labels: Mapping[str, str] | None = None,
     batch: int = BATCH,
 ) -> dict[str, Resistance]:
     """The same edits of the same images for several targets; no gradient chose them.
@@ -82,6 +82,7 @@ def fixed_edits(
         targets: name -> target. labels: name -> the judges' attribute that it is about.
         styles: (B, c_S). seeds: (B,).
         weights: column -> (points, N), a flip at any point counts. batch: edited images at once.
+        jury: says which flips are kept; without one, raw flips are all that is known.
 
     Returns:
         name -> a column for each of ``weights``.
@@ -100,13 +101,16 @@ def fixed_edits(
         of = torch.arange(len(rows)).repeat_interleave(len(w))
         for name, target in targets.items():
             flipped = answers(target, edited) != answers(target, originals)[of]
-            keeps = flipped.clone()
-            keeps[flipped] = jury.kept(labels[name], originals, edited[flipped], of[flipped])
-            for into, found in ((raw, flipped), (kept, keeps)):
-                into[name].append(found.unflatten(0, (len(rows), len(w))))
+            raw[name].append(flipped.unflatten(0, (len(rows), len(w))))
+            if jury:
+                keeps = flipped.clone()
+                keeps[flipped] = jury.kept(labels[name], originals, edited[flipped], of[flipped])
+                kept[name].append(keeps.unflatten(0, (len(rows), len(w))))
     sizes = [len(part) for part in weights.values()]
 
-    def columns(parts: list[Tensor]) -> Tensor:
+    def columns(parts: list[Tensor]) -> Tensor | None:
+        if not parts:
+            return None
         return torch.stack([part.any(1) for part in torch.cat(parts).split(sizes, 1)], 1)
 
     return {

@@ -4,6 +4,8 @@ One search gives the rates after any number of steps. A flip is judged where it 
 mildest edit found that flips the image, which is nearer to the original than the most
 counterfactual one. So a flip counts as kept from that step on, or never; what the search does to
 the image afterwards changes neither rate. (`notebooks/zoom/12_search_steps` compares the choices.)
+
+Without a jury, such as of photographs, raw flips are all that is known.
 """
 
 from collections.abc import Sequence
@@ -24,9 +26,8 @@ from visiondx.zoom.multi import MultiResult
 from visiondx.zoom.settings import SearchSettings
 from visiondx_worlds.marking.zoom.kept import Flips, clear, judge_flips
 from visiondx_worlds.marking.zoom.resistance import BATCH, Jury, search_seeds
-from visiondx_worlds.marking.zoom.truth import label_prompts
 
-KINDS = ("raw", "kept")
+KINDS = ("raw", "kept", "kept_of_clear")
 
 
 @dataclass(frozen=True)
@@ -35,38 +36,51 @@ class FlipRates:
 
     result: MultiResult
     flips: Flips  # of one search
-    clear: Tensor  # (B,) bool, see ``kept.clear``
+    clear: Tensor | None  # (B,) bool, see ``kept.clear``; None where nobody has judged
     seeds: Tensor  # (B,)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is known: "raw" flips, "kept" ones, both of all images, and "kept_of_clear"."""
+        return KINDS if self.flips.judged else KINDS[:1]
 
     def by(self, kind: str, steps: int | None = None) -> Tensor:
         """Which images flipped within so many steps (None: all): (B,) bool.
 
         Raises:
-            InputError: another kind than "raw" or "kept".
+            InputError: an unknown kind, or one that nobody has judged.
         """
         if kind not in KINDS:
-            raise InputError(f"kind must be raw or kept, got {kind!r}.")
-        flipped = getattr(self.flips, kind)[:, 0]
+            raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+        flipped = getattr(self.flips, kind.removesuffix("_of_clear"))[:, 0]
+        flipped = flipped & self.counted(kind)
         return flipped if steps is None else flipped & (self.result.first_flip <= steps)
 
-    def rate(self, kind: str, steps: int | None = None, clear: bool = False) -> Estimate:
-        """Share of the images, or of the clear ones; the interval resamples images."""
-        return pooled([self], kind, steps, clear)
+    def counted(self, kind: str) -> Tensor:
+        """Of which images a kind is a share: (B,) bool."""
+        return self.clear if kind == "kept_of_clear" else torch.ones(len(self.seeds)).bool()
 
-    def curve(self, kind: str, steps: Sequence[int], clear: bool = False) -> pd.DataFrame:
+    def rate(self, kind: str, steps: int | None = None) -> Estimate:
+        """Share of the images, or of the clear ones; the interval resamples images."""
+        return pooled([self], kind, steps)
+
+    def curve(self, kind: str, steps: Sequence[int]) -> pd.DataFrame:
         """One row a number of steps: the rate with its interval and n, for ``plot_rates``."""
-        rows = [{"steps": k, **self.rate(kind, k, clear).as_dict()} for k in steps]
+        rows = [{"steps": k, **self.rate(kind, k).as_dict()} for k in steps]
         return pd.DataFrame(rows).rename(columns={"value": "rate"})
 
     def examples(self, count: int) -> tuple[list[int], list[int]]:
         """The best and the worst images: the strongest kept flips, and what is not kept.
 
-        Among the worst, clear images come first: of the others nobody could tell.
+        Among the worst, clear images come first: of the others nobody could tell. Where nobody has
+        judged, the strongest flips, and what did not flip.
         """
-        kept, change = self.by("kept"), self.result.change
-        worst = torch.argsort((~self.clear).int(), stable=True).tolist()
+        good, change = self.by("kept" if self.flips.judged else "raw"), self.result.change
+        worst = list(range(len(good)))
+        if self.clear is not None:
+            worst = torch.argsort((~self.clear).int(), stable=True).tolist()
         best = change.argsort(descending=True, stable=True).tolist()
-        return [i for i in best if kept[i]][:count], [i for i in worst if not kept[i]][:count]
+        return [i for i in best if good[i]][:count], [i for i in worst if not good[i]][:count]
 
 
 def flip_rates(
@@ -74,8 +88,9 @@ def flip_rates(
     directions: Directions,
     generator,
     encoder,
-    jury: Jury,
-    world,
+    held: Sequence[str] | None = None,
+    jury: Jury | None = None,
+    label: str | None = None,
     *,
     seeds: Sequence[int],
     images: int,
@@ -85,29 +100,29 @@ def flip_rates(
 ) -> FlipRates:
     """Search fresh images of every seed, and judge the first flip of each.
 
-    Images leave the search at their first flip. The target's label is held fixed by Eq. 8.
+    Images leave the search at their first flip.
 
     Args:
-        target: an embedded one, whose config names its label. world: the one it was trained on.
+        held: (present, absent) prompts of the target's label, held fixed by Eq. 8, or None.
+        jury: says which flips are kept, by ``label``, its name of what the target is about. Without
+            one, raw flips are all that is known.
         images: of each seed. folder: finished seeds are kept there, so that a long run resumes.
         truncation: of the styles, see ``StyleGenerator.sample_styles``.
 
     Raises:
-        InputError: a target without a label, or what ``multi_search`` refuses.
+        InputError: a jury without a label that it reads, or what ``multi_search`` refuses.
     """
-    label = target.config.get("label")
-    if not label:
-        raise InputError("The target names no label that judges could read: use an embedded one.")
+    if jury:
+        jury.judges.column(label)
     settings = replace(settings, stop_when="flipped")
-    hold = label_prompts(world, target)
     result, drawn = search_seeds(
-        generator, target, encoder, directions, seeds, images, settings, hold, folder, truncation
+        generator, target, encoder, directions, seeds, images, settings, held, folder, truncation
     )
     result = result.at_first_flip()
-    return FlipRates(
-        result, judge_flips(result, jury.judges, label, jury.realism), told(result, label, jury),
-        drawn,
-    )  # fmt: skip
+    if not jury:
+        return FlipRates(result, judge_flips(result), None, drawn)
+    flips = judge_flips(result, jury.judges, label, jury.realism)
+    return FlipRates(result, flips, told(result, label, jury), drawn)
 
 
 def told(result: MultiResult, label: str, jury: Jury) -> Tensor:
@@ -121,20 +136,18 @@ def told(result: MultiResult, label: str, jury: Jury) -> Tensor:
     )
 
 
-def pooled(
-    parts: Sequence[FlipRates], kind: str, steps: int | None = None, clear: bool = False
-) -> Estimate:
+def pooled(parts: Sequence[FlipRates], kind: str, steps: int | None = None) -> Estimate:
     """The rate over the images of several targets, or of one.
 
     The interval resamples the images, which are the same for all targets.
 
     Raises:
-        InputError: no image counts, or the targets saw other images.
+        InputError: no image counts, the targets saw other images, or nobody has judged the kind.
     """
     if any(not torch.equal(part.result.styles, parts[0].result.styles) for part in parts):
         raise InputError("Rates of several targets pool over the same images: search the same.")
-    counts = np.stack([part.clear.numpy() | (not clear) for part in parts])  # (P, B)
-    flipped = np.stack([part.by(kind, steps).numpy() for part in parts]) & counts
+    flipped = np.stack([part.by(kind, steps).numpy() for part in parts])  # (P, B)
+    counts = np.stack([part.counted(kind).numpy() for part in parts])
     if not counts.any():
         raise InputError("No image is clear: search more images.")
     rows = np.stack([flipped.sum(0), counts.sum(0)], 1)  # of each image, over targets
@@ -147,20 +160,17 @@ def pooled(
 
 
 def to_frame(parts: dict[str, FlipRates]) -> pd.DataFrame:
-    """One row a search: raw and kept rates with intervals, and why raw flips were not kept."""
+    """One row a search: its rates with intervals, and why raw flips were not kept."""
     rows = []
     for name, part in parts.items():
         row: dict = {"search": name}
-        for column, kind, clear_only in (
-            ("raw", "raw", False),
-            ("kept", "kept", False),
-            ("kept_of_clear", "kept", True),
-        ):
-            rate = part.rate(kind, clear=clear_only)
-            row |= {column: rate.value, f"{column}_low": rate.low, f"{column}_high": rate.high}
-        row["clear"] = part.clear.double().mean().item()
-        lost = part.flips.to_frame().iloc[0]
-        row |= {why: lost[why] for why in ("label_changed", "abstained", "unreal")}
+        for kind in part.kinds:
+            rate = part.rate(kind)
+            row |= {kind: rate.value, f"{kind}_low": rate.low, f"{kind}_high": rate.high}
+        if part.flips.judged:
+            row["clear"] = part.clear.double().mean().item()
+            lost = part.flips.to_frame().iloc[0]
+            row |= {why: lost[why] for why in ("label_changed", "abstained", "unreal")}
         first = part.result.first_flip[part.result.flipped].double()
         row["median_step"] = first.median().item() if len(first) else float("nan")
         rows.append(row | {"n": len(part.seeds)})

@@ -6,6 +6,8 @@ look like. So a raw flip, as in the paper, is a prediction that changed; a kept 
 - one whose label attribute did not change: both judges agree on what it was before, and both say
   that it is the same now. Where they disagree, before or after, nobody can say so: not kept.
 - an image as real as renders are, see ``Realism``.
+
+Pictures that no world draws have no judges: of them, raw flips are all that is known.
 """
 
 from dataclasses import dataclass, field
@@ -31,6 +33,9 @@ from visiondx.zoom.result import SearchResult
 HELD = 4  # one render in so many is held out to set the limit
 SHARE = 0.95  # of the held-out renders that count as real
 ALL = "all attributes"  # the name of a multi-attribute search's only column
+NOT_JUDGED = (
+    "No judges were asked, so nobody knows which of these flips are kept: take the raw ones."
+)
 
 
 @dataclass(frozen=True)
@@ -94,28 +99,55 @@ def _unit(judges, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Flips:
-    """Raw and kept flips of B images by each of N searches. All tensors are on the CPU."""
+    """Raw and kept flips of B images by each of N searches. All tensors are on the CPU.
+
+    Of the last five, all are there, or none: then nobody has judged the flips.
+    """
 
     names: tuple[str, ...]  # attributes, or "all attributes"
     raw: Tensor  # (B, N) bool, the prediction changed
-    same: Tensor  # (B, N) bool, both judges say that the label is what it was
-    abstained: Tensor  # (B, N) bool, they disagree about it, before or after
-    distance: Tensor  # (B, N) from renders
-    limit: float
-    label: str
+    same: Tensor | None = None  # (B, N) bool, both judges say that the label is what it was
+    abstained: Tensor | None = None  # (B, N) bool, they disagree about it, before or after
+    distance: Tensor | None = None  # (B, N) from renders
+    limit: float | None = None
+    label: str | None = None
+
+    @property
+    def judged(self) -> bool:
+        return self.same is not None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of flips that are known."""
+        return ("raw", "kept") if self.judged else ("raw",)
 
     @property
     def real(self) -> Tensor:
-        """(B, N) bool."""
+        """(B, N) bool.
+
+        Raises:
+            InputError: nobody has judged.
+        """
+        if not self.judged:
+            raise InputError(NOT_JUDGED)
         return self.distance <= self.limit
 
     @property
     def kept(self) -> Tensor:
-        """(B, N) bool."""
-        return self.raw & self.same & self.real
+        """(B, N) bool.
+
+        Raises:
+            InputError: nobody has judged.
+        """
+        return self.real & self.raw & self.same
 
     def why(self, search: int = 0) -> list[str]:
-        """For each image, what became of one search: "kept", or why its flip is not."""
+        """For each image, what became of one search: "kept", or why its flip is not.
+
+        Where nobody has judged, "flipped" or "not flipped".
+        """
+        if not self.judged:
+            return ["flipped" if raw else "not flipped" for raw in self.raw[:, search].tolist()]
         columns = (t[:, search].tolist() for t in (self.raw, self.abstained, self.same, self.real))
         return [
             "not flipped" if not raw
@@ -130,31 +162,36 @@ class Flips:
     def rates(self) -> dict[str, dict[str, Estimate]]:
         """The shares of all images: {"raw": {name: share}, "kept": {name: share}}.
 
-        Images whose label the judges cannot read count as not kept, too.
+        Images whose label the judges cannot read count as not kept, too. Only raw ones where nobody
+        has judged.
         """
         return {
             kind: {
                 name: bootstrap(column)
-                for name, column in zip(self.names, flips.double().T.numpy(), strict=True)
+                for name, column in zip(
+                    self.names, getattr(self, kind).double().T.numpy(), strict=True
+                )
             }
-            for kind, flips in (("raw", self.raw), ("kept", self.kept))
+            for kind in self.kinds
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a search: both rates with intervals, and why raw flips were not kept.
+        """One row a search: its rates with intervals, and why raw flips were not kept.
 
         ``label_changed``, ``abstained`` and ``unreal`` are shares of all images; an image may be
         in ``unreal`` and in one of the others.
         """
-        lost = {
-            "label_changed": self.raw & ~self.same & ~self.abstained,
-            "abstained": self.raw & self.abstained,
-            "unreal": self.raw & ~self.real,
-        }
+        lost = {}
+        if self.judged:
+            lost = {
+                "label_changed": self.raw & ~self.same & ~self.abstained,
+                "abstained": self.raw & self.abstained,
+                "unreal": self.raw & ~self.real,
+            }
         rows = []
         for i, name in enumerate(self.names):
             row: dict = {"name": name}
-            for kind in ("raw", "kept"):
+            for kind in self.kinds:
                 rate = self.rates[kind][name]
                 row |= {kind: rate.value, f"{kind}_low": rate.low, f"{kind}_high": rate.high}
             row |= {why: flips[:, i].double().mean().item() for why, flips in lost.items()}
@@ -237,16 +274,24 @@ def clear(originals: Tensor, judges, label: str, realism: Realism) -> Tensor:
 
 
 def judge_flips(
-    result: SearchResult | MultiResult, judges, label: str, realism: Realism, batch: int = 128
+    result: SearchResult | MultiResult,
+    judges=None,
+    label: str | None = None,
+    realism: Realism | None = None,
+    batch: int = 128,
 ) -> Flips:
     """``flips`` of all images that a search kept; a column for each attribute, or one for all.
 
     Args:
+        judges, label, realism: see ``flips``. Without judges, raw flips are all that is known.
         batch: counterfactuals at once; a memory limit.
 
     Raises:
         InputError: a search of keypoints or parts, which have no label that judges read.
     """
+    if judges is None:
+        single = result.flipped[:, None] if isinstance(result, MultiResult) else result.flipped
+        return Flips((ALL,) if isinstance(result, MultiResult) else result.attributes, single)
     if result.task != "binary":
         raise InputError(
             f"Judges read labels, and this search is about {result.task}: ask Realism alone."

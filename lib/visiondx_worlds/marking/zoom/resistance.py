@@ -10,7 +10,7 @@ following that is no failure. Kept flips leave those out, and images unlike rend
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,9 +25,10 @@ from visiondx.core.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import MultiResult, SearchSettings, multi_search
 from visiondx.zoom.settings import METHOD as SEARCHING
-from visiondx_worlds.marking.zoom.kept import Realism, same_label
+from visiondx_worlds.marking.zoom.kept import NOT_JUDGED, Realism, same_label
 
 BATCH = 128  # images at once; a memory limit
+ASKED = 8  # images whose answers tell two targets of equal weights apart
 TOGETHER = 64  # images of several seeds that are searched in one batch
 
 
@@ -37,29 +38,40 @@ class Resistance:
 
     columns: tuple[str, ...]  # names of the K edits
     raw: Tensor  # (B, K) bool
-    kept: Tensor  # (B, K) bool
+    kept: Tensor | None  # (B, K) bool, or None: nobody has judged
     seeds: Tensor  # (B,) which seed an image is from
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of flips that are known."""
+        return ("raw",) if self.kept is None else ("raw", "kept")
 
     def of(self, columns: Sequence[str]) -> "Resistance":
         """The same for some of the edits, in the given order."""
         picked = [self.columns.index(name) for name in columns]
-        return Resistance(tuple(columns), self.raw[:, picked], self.kept[:, picked], self.seeds)
+        flips = {kind: getattr(self, kind)[:, picked] for kind in self.kinds}
+        return replace(self, columns=tuple(columns), **flips)
 
     def rate(self, columns: Sequence[str] | None = None, kind: str = "raw") -> Estimate:
         """Share of images whose prediction none of these edits (None: of all) changed.
 
         The interval resamples images.
+
+        Raises:
+            InputError: "kept", where nobody has judged.
         """
+        if kind not in self.kinds:
+            raise InputError(NOT_JUDGED)
         picked = [self.columns.index(name) for name in columns or self.columns]
         stood = ~getattr(self, kind)[:, picked].any(1)
         return bootstrap(stood.double().numpy())
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an edit: the shares that withstood it, raw and kept, with their intervals."""
+        """One row an edit: the shares that withstood it, of each kind, with their intervals."""
         rows = []
         for name in self.columns:
             row: dict = {"edit": name}
-            for kind in ("raw", "kept"):
+            for kind in self.kinds:
                 found = self.rate([name], kind)
                 row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
             rows.append(row)
@@ -124,6 +136,10 @@ def search_seeds(
     made_of = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
     made_of += [truncation, digest(delta_s=directions.delta_s), consistency]
     made_of += [getattr(encoder, "fingerprint", None)] * bool(consistency)
+    if getattr(target, "home", None):  # of one's own code, equal weights say too little
+        with torch.no_grad():
+            asked = generator.synthesize(generator.sample_styles(ASKED, 0, truncation))
+            made_of.append(digest(answers=target(asked)))
 
     def kept(seed: int) -> Path | None:
         return Path(folder) / f"search-{result_key(SEARCHING, *made_of, seed)}" if folder else None
