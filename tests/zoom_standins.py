@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
+from visiondx.models.generator import StyleGenerator
+from visiondx.models.stylegan2 import Generator
 from visiondx.zoom.directions import Directions
 
 CELLS, PATCH = 16, 4
@@ -89,6 +91,29 @@ class GridEncoder(nn.Module):
             if text != NEUTRAL:
                 row[1 + int(text.split()[-1])] = 1
         return F.normalize(rows, dim=1)
+
+
+class Reader(nn.Module):
+    """A small convolution: (B, 3, H, W) -> (B, 8), unit norm. ``gain`` makes its insides large."""
+
+    def __init__(self, gain: float):
+        super().__init__()
+        self.gain, self.image_fingerprint = gain, f"reader {gain}"
+        self.first = nn.Conv2d(3, 16, 3, stride=2)
+        self.last = nn.Linear(16, 8)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        x = self.gain * F.gelu(self.first(images))
+        return F.normalize(self.last(x.mean((2, 3)) / self.gain).float(), dim=1)
+
+
+def real(resolution: int = 16, gain: float = 1.0) -> tuple[StyleGenerator, Reader]:
+    """A StyleGAN2 synthesis, as small as it can be, and who reads its images; random weights."""
+    channels = {4: 8, 8: 4, 16: 2, 32: 2, 64: 2}
+    channels = {side: width for side, width in channels.items() if side <= resolution}
+    generator = StyleGenerator(Generator(4, 4, channels, mapping_layers=1), {})
+    generator.measure(64)
+    return generator, Reader(gain)
 
 
 class GridClassifier(nn.Module):

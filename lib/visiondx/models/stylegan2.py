@@ -7,12 +7,13 @@ concatenated, are the style vector s; `SynthesisNetwork.styles` gives it and `fo
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from visiondx.kernels.modulate import demodulate_bias_act, demodulation
 
@@ -175,6 +176,26 @@ class SynthesisBlock(nn.Module):
         names = ["conv1", "torgb"] if self.first else ["conv0", "conv1", "torgb"]
         return [(name, getattr(self, name)) for name in names]
 
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, styles: Sequence[Tensor], noise: str
+    ) -> tuple[Tensor, Tensor]:
+        """Features and image of the block before (None: this is the first), doubled in size.
+
+        Args: styles (B, width) of ``named_layers``; noise as in ``SynthesisNetwork``.
+        """
+        *own, last = styles
+        if self.first:
+            const = self.const.expand(len(last), -1, -1, -1)
+            if torch.is_autocast_enabled(last.device.type):
+                const = const.to(torch.get_autocast_dtype(last.device.type))
+            x = const.contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.conv0(x, own[0], noise)
+            image = upsample(image, self.resample_filter)
+        x = self.conv1(x, own[-1], noise)
+        rgb = self.torgb(x, last).float()
+        return x, rgb if image is None else image + rgb
+
 
 class SynthesisNetwork(nn.Module):
     """Style vector s (B, num_styles) -> image (B, 3, H, W) in about [-1, 1], float32."""
@@ -225,23 +246,22 @@ class SynthesisNetwork(nn.Module):
             following += not name.endswith("torgb")
         return rows
 
-    def forward(self, s: Tensor, noise: str = "const") -> Tensor:
-        """Args: s (B, num_styles); noise "const" (stored), "random" or "none"."""
+    def forward(self, s: Tensor, noise: str = "const", checkpoint: bool = False) -> Tensor:
+        """Args: s (B, num_styles); noise "const" (stored), "random" or "none".
+
+        checkpoint: keep for the backward pass what goes from block to block, and compute the rest
+        again there (Chen et al., 2016): a forward pass more, the same gradient, less memory.
+        """
         parts = iter(s.split(self.widths, dim=1))
         x = image = None
         for resolution in self.resolutions:
             block = getattr(self, f"b{resolution}")
-            if block.first:
-                const = block.const.expand(len(s), -1, -1, -1)
-                if torch.is_autocast_enabled(s.device.type):
-                    const = const.to(torch.get_autocast_dtype(s.device.type))
-                x = const.contiguous(memory_format=torch.channels_last)
+            given = x, image, [next(parts) for _ in block.named_layers()], noise
+            if checkpoint:
+                drawn = noise == "random"  # again, the same
+                x, image = recomputed(block, *given, use_reentrant=False, preserve_rng_state=drawn)
             else:
-                x = block.conv0(x, next(parts), noise)
-                image = upsample(image, block.resample_filter)
-            x = block.conv1(x, next(parts), noise)
-            rgb = block.torgb(x, next(parts)).float()
-            image = rgb if image is None else image + rgb
+                x, image = block(*given)
         return image
 
 

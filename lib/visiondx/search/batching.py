@@ -9,11 +9,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.memory import keep_memory
+from visiondx.core.memory import free_memory, keep_memory
 
 CPU_BATCH = 64  # more is no faster
 CUDA_BATCH = 1024
-PIXEL_BYTES = 4096  # that a search may keep of each pixel until its gradient is there
+READER_BYTES = (
+    1024  # a pixel, kept of what looks at an image (encoder, target, SSIM) for a gradient
+)
+PIXEL_BYTES = 4096  # a pixel, with the generator's: of one that does not tell
 RESOLUTION = 64  # of a generator that does not tell
 MESSAGES = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of RuntimeErrors
 
@@ -31,21 +34,25 @@ class Batch:
         self.size = self.told = size
 
     @classmethod
-    def start(cls, limit: int | None, generator, styles: Tensor) -> "Batch":
-        """The first size: the limit if there is one, else what suits the device of the styles.
+    def start(cls, limit: int | None, generator, styles: Tensor, gradient: bool = True) -> "Batch":
+        """The first size: the limit if there is one, else what half of the free memory may hold.
 
         On the CPU, freed memory is also kept in the process from now on. With 64 images the
         system would otherwise map and clear the larger activations anew at every step, half of a
         search's time.
+
+        Args:
+            gradient: whether the images are drawn to be gone back through.
         """
-        if styles.device.type == "cpu":
+        cuda = styles.is_cuda
+        if not cuda:
             keep_memory()
         if limit is not None:
             return cls(limit)
-        if not styles.is_cuda:
-            return cls(CPU_BATCH)
-        free, _ = torch.cuda.mem_get_info(styles.device)
-        return cls(fitting(free // 2, getattr(generator, "resolution", RESOLUTION)))
+        most, free = CUDA_BATCH if cuda else CPU_BATCH, free_memory(styles.device)
+        if free is None:
+            return cls(most)
+        return cls(min(most, fitting(free // 2, image_bytes(generator, gradient))))
 
     def split(self, rows: int, work: Callable[[int, int], Result], bar: tqdm) -> list[Result]:
         """``work(first, last)`` of all rows in consecutive parts, ``size`` rows each.
@@ -87,12 +94,24 @@ class Batch:
         return results
 
 
-def fitting(free: int, resolution: int) -> int:
-    """How many images of this side a search can hold in ``free`` bytes, from 1 to 1,024.
+def fitting(free: int, each: int) -> int:
+    """How many images of ``each`` bytes ``free`` bytes hold, 1 at least.
 
-    A guess that ``Batch.split`` corrects; our generator and encoder take 3.3 KiB a pixel.
+    A guess that ``Batch.split`` corrects.
     """
-    return min(CUDA_BATCH, max(1, free // (PIXEL_BYTES * resolution**2)))
+    return max(1, free // each)
+
+
+def image_bytes(generator, gradient: bool = True) -> int:
+    """About how many bytes an image takes while it is searched, or only drawn and looked at.
+
+    Of a generator with ``image_bytes`` (see ``StyleGenerator``) it follows from its layers. Of
+    another, 4 KiB a pixel: our 64 px generator and encoder take 3.3.
+    """
+    pixels = getattr(generator, "resolution", RESOLUTION) ** 2
+    if not hasattr(generator, "image_bytes"):
+        return PIXEL_BYTES * pixels
+    return generator.image_bytes(gradient) + gradient * READER_BYTES * pixels
 
 
 def out_of_memory(error: Exception) -> bool:
