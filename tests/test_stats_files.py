@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import rankdata
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, data_dir, result_key, sha256
+from visiondx.core.files import atomic_write, cache_dir, data_dir, result_key, sha256
 from visiondx.core.stats import bootstrap, crossed, interval, jackknife, ranks
 
 
@@ -172,6 +172,24 @@ def test_sha256(tmp_path):
     assert sha256(tmp_path / "abc") == known
     with pytest.raises(InputError, match="nowhere"):
         sha256(tmp_path / "nowhere")
+
+
+def test_cache_dir_follows_the_environment_then_the_system(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISIONDX_CACHE", str(tmp_path / "own"))
+    assert cache_dir() == tmp_path / "own"
+    monkeypatch.delenv("VISIONDX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "visiondx"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the standard has ignored
+    monkeypatch.setattr("visiondx.core.files.Path.home", lambda: tmp_path)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_dir() == tmp_path / ".cache" / "visiondx"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_dir() == tmp_path / "Library" / "Caches" / "visiondx"
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_dir() == tmp_path / "local" / "visiondx"
+    assert not any(tmp_path.iterdir())  # nothing is made by asking
 
 
 def test_data_dir_follows_the_environment(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from visiondx.core.errors import InputError
 from visiondx.zoom.directions import directions, text_directions
 from visiondx.zoom.gradient_directions import gradient_directions, gradient_relevance
 from visiondx.zoom.relevance import relevance_matrix
-from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
+from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt, real
 
 WORDS = [prompt(0), prompt(3), prompt(11)]
 
@@ -143,3 +143,45 @@ def test_input_is_checked():
     generator.editable[:] = False
     with pytest.raises(InputError, match="No style channel is relevant to attribute 0"):
         find(torch.zeros(1, 16), channels=1)
+
+
+class Small(CurvedGenerator):
+    """Holds two images at a time."""
+
+    def synthesize(self, styles):
+        if len(styles) > 2:
+            raise MemoryError
+        return super().synthesize(styles)
+
+
+def test_where_memory_runs_out_the_batch_halves_and_the_result_stays():
+    generator, encoder, delta_t, styles = setting()
+    expected = gradient_relevance(generator, encoder, delta_t, styles, batch=2)
+    with pytest.warns(RuntimeWarning, match="with 64 images at once; going on with 2"):
+        found = gradient_relevance(Small(), encoder, delta_t, styles)
+    assert torch.equal(found, expected)
+
+
+def test_half_precision_within_its_bound():
+    """The bound of the docstring, .998, on another generator; there is something to be bounded."""
+    generator, encoder = real()
+    delta_t = F.normalize(torch.randn(3, 8), dim=1)
+    styles = generator.sample_styles(6, 0)
+    full, half, default = (
+        gradient_relevance(generator, encoder, delta_t, styles, half=half)
+        for half in (False, True, None)
+    )
+    assert (full * half).sum(1).min() > 0.998
+    assert not torch.equal(full, half)
+    assert torch.equal(full, default)  # on a CPU, float32
+
+
+def test_what_overflows_half_precision_is_differentiated_in_full():
+    generator, encoder = real(gain=1e8)  # far above 65,504
+    delta_t = F.normalize(torch.randn(3, 8), dim=1)
+    styles = generator.sample_styles(4, 0)
+    full, half = (
+        gradient_relevance(generator, encoder, delta_t, styles, half=half) for half in (False, True)
+    )
+    assert torch.equal(full, half)
+    assert full.abs().max() > 0

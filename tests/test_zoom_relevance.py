@@ -1,13 +1,15 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from visiondx.core.errors import InputError
 from visiondx.zoom.directions import directions
-from visiondx.zoom.relevance import relevance, relevance_matrix
+from visiondx.zoom.relevance import IMAGES, known_relevance, relevance, relevance_matrix
 from visiondx_worlds.models import zoo
 from visiondx_worlds.models.generators import save_relevance
-from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
+from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt, real
 
 
 def by_hand(generator, encoder, images, sigma, seed):
@@ -30,7 +32,7 @@ def by_hand(generator, encoder, images, sigma, seed):
     return rows
 
 
-@pytest.mark.parametrize("batch", [2, 7, 256])
+@pytest.mark.parametrize("batch", [1, 7, 256, None])
 def test_equals_the_recipe_at_any_batch(batch):
     generator, encoder = GridGenerator(), GridEncoder()
     with torch.no_grad():
@@ -68,26 +70,180 @@ def test_second_call_reads_the_cache_and_settings_have_their_own(tmp_path, monke
     assert len(list(tmp_path.iterdir())) == 4  # another method has its own
 
 
-def test_interrupted_work_resumes_by_layer(tmp_path):
-    generator, encoder = GridGenerator(), GridEncoder()
-    expected = relevance_matrix(generator, encoder, 4, cache=None)
-    whole = generator.synthesized
-    generator.synthesized, synthesize = 0, generator.synthesize
+def killed_after(generator, images):
+    """Synthesis ends like a process that is killed once so many images are drawn."""
+    synthesize = generator.synthesize
 
     def interrupted(styles):
-        if generator.synthesized > 60:  # the first layer takes 6 * 4 * 2 = 48, and one more
+        if generator.synthesized + len(styles) > images:
             raise KeyboardInterrupt
         return synthesize(styles)
 
     generator.synthesize = interrupted
+
+
+@pytest.mark.parametrize("drawn", [1, 40, 61, 100])
+def test_killed_work_goes_on_where_it_was_to_the_same_bits(tmp_path, monkeypatch, drawn):
+    monkeypatch.setattr("visiondx.zoom.relevance.SAVE_SECONDS", 0.0)
+    encoder = GridEncoder()
+
+    def compute(generator):
+        return relevance_matrix(generator, encoder, 4, batch=3, cache=tmp_path)
+
+    whole = GridGenerator()
+    expected = relevance_matrix(whole, encoder, 4, batch=3, cache=None)
+    assert whole.synthesized == 1 + 13 * 4 * 2
+    first = GridGenerator()
+    killed_after(first, drawn)
     with pytest.raises(KeyboardInterrupt):
-        relevance_matrix(generator, encoder, 4, batch=8, cache=tmp_path)
-    assert [p.name.split(".", 1)[1] for p in tmp_path.iterdir()] == ["b4.conv1.safetensors"]
-    generator.synthesize, generator.synthesized = synthesize, 0
-    found = relevance_matrix(generator, encoder, 4, cache=tmp_path)
+        compute(first)
+    done = 6 * ((drawn - 1) // 6)  # a batch has 3 pairs
+    assert [path.name.split(".", 1)[1] for path in tmp_path.iterdir()] == (
+        ["part.safetensors"] if done else []
+    )
+    second = GridGenerator()
+    assert torch.equal(compute(second), expected)
+    assert second.synthesized == whole.synthesized - done
+    assert [path.name.split(".", 1)[1] for path in tmp_path.iterdir()] == ["safetensors"]
+
+
+def test_a_resumed_run_keeps_the_batch_that_it_had(tmp_path, monkeypatch):
+    monkeypatch.setattr("visiondx.zoom.relevance.SAVE_SECONDS", 0.0)
+    first = GridGenerator()
+    killed_after(first, 61)
+    with pytest.raises(KeyboardInterrupt):
+        relevance_matrix(first, GridEncoder(), 4, batch=3, cache=tmp_path)
+    second, sizes = GridGenerator(), []
+    synthesize = second.synthesize
+    second.synthesize = lambda styles: sizes.append(len(styles)) or synthesize(styles)
+    relevance_matrix(second, GridEncoder(), 4, cache=tmp_path)
+    assert max(sizes) == 3
+
+
+def test_a_damaged_part_is_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("visiondx.zoom.relevance.SAVE_SECONDS", 0.0)
+    first = GridGenerator()
+    killed_after(first, 61)
+    with pytest.raises(KeyboardInterrupt):
+        relevance_matrix(first, GridEncoder(), 4, batch=3, cache=tmp_path)
+    (part,) = tmp_path.iterdir()
+    part.write_bytes(part.read_bytes()[:40])
+    second = GridGenerator()
+    with pytest.warns(UserWarning, match="is damaged"):
+        found = relevance_matrix(second, GridEncoder(), 4, batch=3, cache=tmp_path)
+    assert torch.equal(found, relevance_matrix(GridGenerator(), GridEncoder(), 4, 2.5, 0, 3, None))
+
+
+def test_where_memory_runs_out_the_batch_halves_and_the_result_stays():
+    class Small(GridGenerator):
+        def synthesize(self, styles):
+            if len(styles) > 5:
+                raise MemoryError
+            return super().synthesize(styles)
+
+    expected = relevance_matrix(GridGenerator(), GridEncoder(), 4, cache=None)
+    with pytest.warns(RuntimeWarning, match="with 52 images|with 64 images"):
+        found = relevance_matrix(Small(), GridEncoder(), 4, cache=None)
     assert torch.allclose(found, expected, atol=1e-6)
-    assert generator.synthesized == whole - 48
-    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_fine_layers_can_be_left_out(tmp_path):
+    encoder = GridEncoder()
+
+    def compute(resolution):
+        generator = GridGenerator()
+        for layer in generator.layers:
+            layer.resolution = int(layer.name[1])
+        return relevance_matrix(generator, encoder, 2, cache=tmp_path, resolution=resolution)
+
+    whole, coarse = compute(None), compute(4)
+    assert torch.allclose(coarse[:6], whole[:6], atol=1e-6)
+    assert coarse[:6].any()
+    assert not coarse[6:].any()
+    assert whole[9:15].any()
+    assert torch.equal(compute(8), whole)
+    assert len(list(tmp_path.iterdir())) == 2  # 8 is all there is
+    with pytest.raises(InputError, match=r"No layer has resolution 2 or less.*\[4, 8\]"):
+        compute(2)
+
+
+def test_by_default_it_is_kept_in_the_users_cache(user_cache):
+    generator, encoder = GridGenerator(), GridEncoder()
+    assert known_relevance(generator, encoder) is None
+    M = relevance_matrix(generator, encoder)
+    (path,) = user_cache.iterdir()
+    assert path.name.startswith("relevance-")
+    drawn = generator.synthesized
+    assert torch.equal(known_relevance(generator, encoder), M)
+    assert torch.equal(relevance(generator, encoder), M)
+    assert generator.synthesized == drawn
+    generator.fingerprint = "another generator"
+    assert known_relevance(generator, encoder) is None
+    generator.fingerprint, encoder.image_fingerprint = "grid", "another encoder"
+    assert known_relevance(generator, encoder) is None
+
+
+def test_another_generators_matrix_is_never_taken():
+    """The hash is of the weights: equal in name and shape, other by one number."""
+    (generator, encoder), (other, _) = real(), real()
+    other.load_state_dict(generator.state_dict())
+    M = relevance_matrix(generator, encoder, IMAGES)
+    assert torch.equal(known_relevance(other, encoder), M)
+    other.network.synthesis.b4.conv1.bias[0] += 1e-3
+    assert known_relevance(other, encoder) is None
+
+
+def test_long_work_is_announced_once(monkeypatch):
+    monkeypatch.setattr("visiondx.zoom.relevance.LONG", 0.0)
+    with pytest.warns(UserWarning, match="takes 104 images, 92 more: about") as heard:
+        relevance_matrix(GridGenerator(), GridEncoder(), 4, batch=3, cache=None)
+    assert len(heard) == 1
+    monkeypatch.setattr("visiondx.zoom.relevance.LONG", 1e9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relevance_matrix(GridGenerator(), GridEncoder(), 4, batch=3, cache=None)
+
+
+def test_half_precision_within_its_bound():
+    """The bound of the docstring, .998 and .03, on another generator."""
+    generator, encoder = real()
+    full, half, default = (
+        relevance_matrix(generator, encoder, 4, cache=None, half=half)
+        for half in (False, True, None)
+    )
+    rows = full.norm(dim=1) > 0
+    assert rows.sum() == generator.editable.sum()
+    assert F.cosine_similarity(full[rows], half[rows]).min() > 0.998
+    delta_t = F.normalize(torch.randn(5, 8), dim=1)
+    assert (delta_t @ (full - half).T).abs().max() < 0.03
+    assert not torch.equal(full, half)
+    assert torch.equal(full, default)  # on a CPU, float32
+
+
+def test_precisions_are_kept_apart_and_either_is_known():
+    generator, encoder = real()
+    half = relevance_matrix(generator, encoder, half=True)
+    assert torch.equal(known_relevance(generator, encoder), half)
+    assert known_relevance(generator, encoder, half=False) is None
+    full = relevance_matrix(generator, encoder)
+    assert torch.equal(known_relevance(generator, encoder), full)
+    assert torch.equal(known_relevance(generator, encoder, half=True), half)
+
+
+def test_what_overflows_half_precision_is_done_again_in_full():
+    generator, encoder = real(gain=1e8)  # far above 65,504
+    full, half = (
+        relevance_matrix(generator, encoder, 2, cache=None, half=half) for half in (False, True)
+    )
+    assert torch.equal(full, half)
+
+
+def test_an_embedding_without_a_number_stops_it(tmp_path):
+    encoder = GridEncoder()
+    encoder.embed_images = lambda images: torch.full((len(images), 17), float("nan"))
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        relevance_matrix(GridGenerator(), encoder, 2, cache=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unreadable_cache_is_made_again(tmp_path):

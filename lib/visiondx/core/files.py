@@ -5,6 +5,7 @@ said of a damaged one.
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,26 @@ def data_dir() -> Path:
             "visiondx; set VISIONDX_DATA to its data/."
         )
     return path
+
+
+def cache_dir() -> Path:
+    """The user's folder for results that took long and can be made again; it may not exist yet.
+
+    ``$VISIONDX_CACHE`` if set, else ``visiondx`` in ``$XDG_CACHE_HOME`` if that is an absolute
+    path, else where the system keeps caches: ``~/.cache``, ``~/Library/Caches`` on macOS,
+    ``%LOCALAPPDATA%`` on Windows.
+    """
+    if named := os.environ.get("VISIONDX_CACHE"):
+        return Path(named).expanduser()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # the standard has relative ones ignored
+        home = Path.home()
+        base = home / ".cache"
+        if sys.platform == "darwin":
+            base = home / "Library" / "Caches"
+        elif sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    return base / "visiondx"
 
 
 @contextmanager

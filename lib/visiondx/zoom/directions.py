@@ -37,6 +37,7 @@ class Directions:
     delta_t: Tensor  # (N, c_T), unit norm
     threshold: tuple[float, ...]  # λ of each attribute
     sided: str
+    estimator: str | None = None  # "relevance" or "gradient", see ``zoom.estimate``
 
     @property
     def n_channels(self) -> tuple[int, ...]:
@@ -66,6 +67,7 @@ class Directions:
             self.delta_t[rows],
             tuple(self.threshold[row] for row in rows),
             self.sided,
+            self.estimator,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -77,6 +79,7 @@ class Directions:
                 "threshold": self.threshold,
                 "sided": self.sided,
                 "channels": self.n_channels,
+                "estimator": self.estimator,
             }
         )
 
@@ -185,7 +188,7 @@ def directions(
     check_sided(sided)
     delta_t = text_directions(encoder, attributes, neutral, templates)
     return from_relevance(
-        delta_t.to(M) @ M.T, attributes, neutral, delta_t, style_std, threshold, sided
+        delta_t.to(M) @ M.T, attributes, neutral, delta_t, style_std, threshold, sided, "relevance"
     )
 
 
@@ -197,8 +200,12 @@ def from_relevance(
     style_std: Tensor,
     threshold: float | Sequence[float],
     sided: str = "two",
+    estimator: str | None = None,
 ) -> Directions:
     """Directions of attributes whose channels' relevance (N, c_S) is known: what follows M·Δt.
+
+    Args:
+        estimator: where the relevance is from, kept with the directions.
 
     Raises:
         InputError: another number of λ than of attributes, or one that leaves no channel.
@@ -221,6 +228,7 @@ def from_relevance(
         delta_t=delta_t,
         threshold=tuple(lambdas),
         sided=sided,
+        estimator=estimator,
     )
 
 
