@@ -20,7 +20,7 @@ from visiondx.core.errors import InputError
 from visiondx.models import registry
 from visiondx.models.generator import StyleGenerator
 from visiondx.run import checks, cli, folders, notebooks, presets, runs
-from visiondx.zoom.estimate import ESTIMATORS
+from visiondx.zoom.estimate import CHOICES
 from visiondx.zoom.templates import BANKS
 
 PARAMETERS = (
@@ -273,7 +273,7 @@ def test_values_are_read_in_the_type_of_the_default(tmp_path):
 
 
 def test_directions_are_those_of_the_estimators():
-    assert checks.DIRECTIONS == ESTIMATORS
+    assert checks.DIRECTIONS == CHOICES
     assert checks.TEMPLATES == BANKS
 
 

@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from visiondx.core.errors import InputError
 from visiondx.models.target import Target
+from visiondx.show.report import write_diagnosis
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.overview import overview
 from visiondx.zoom.relevance import relevance_matrix
@@ -74,6 +77,17 @@ def test_counterfactuals_are_ready_for_the_report():
     assert pair["original"].shape == pair["counterfactual"].shape == (16, 16, 3)
     assert pair["original"].dtype == np.uint8
     assert abs(pair["p_original"] - pair["p_counterfactual"]) > 0.2
+
+
+def test_without_a_matrix_it_goes_along_gradients_and_the_report_says_so(tmp_path):
+    for more, estimator in (
+        ({"M": None, "threshold": None, "channels": 2}, "gradient"),
+        ({}, "relevance"),
+    ):
+        found = run(images=4, **more)
+        assert found.directions.estimator == estimator
+        page = write_diagnosis(found, tmp_path, title="A grid").read_text("utf-8")
+        assert re.search(rf"directions estimated by</\w+>\s*<\w+>{estimator}<", page)
 
 
 def test_an_own_target_has_no_truth():

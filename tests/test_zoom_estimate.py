@@ -8,6 +8,7 @@ from visiondx.zoom.directions import directions, largest_threshold, text_directi
 from visiondx.zoom.estimate import CHANNELS, edit_directions, edit_relevance
 from visiondx.zoom.gradient_directions import gradient_directions
 from visiondx.zoom.relevance import relevance_matrix
+from visiondx.zoom.toggle import switching_edits
 from zoom_standins import NEUTRAL, GridEncoder, GridGenerator, prompt
 
 WORDS = [prompt(0), prompt(3), prompt(11)]
@@ -119,7 +120,60 @@ def test_what_lambda_is_held_against():
     assert not gradients[:, ~generator.editable].any()
 
 
-@pytest.mark.parametrize("estimator", ["relevance", "gradient"])
+def test_the_result_says_by_which_estimator():
+    generator, encoder = pieces()
+
+    def find(*asked, **more):
+        return edit_directions(generator, encoder, WORDS, NEUTRAL, *asked, channels=2, **more)
+
+    assert find("relevance", M=some_matrix()).estimator == "relevance"
+    gradients = find("gradient")
+    assert gradients.estimator == gradients.of(WORDS[:2]).estimator == "gradient"
+    assert set(gradients.to_frame()["estimator"]) == {"gradient"}
+
+
+def test_auto_takes_a_matrix_where_there_is_one(monkeypatch):
+    monkeypatch.setattr("visiondx.zoom.estimate.relevance", lambda *_: pytest.fail("M computed"))
+    generator, encoder = GridGenerator(), GridEncoder()
+
+    def find(estimator="auto", **more):
+        return edit_directions(
+            generator, encoder, WORDS, NEUTRAL, estimator, channels=1, seed=2, **more
+        )
+
+    found = find()  # no M is kept: gradients, exactly as if asked for
+    assert found.estimator == "gradient"
+    same(found, find("gradient"))
+    M = relevance_matrix(generator, encoder)  # kept in the user's cache from now on
+    drawn = generator.synthesized
+    found = find()
+    assert (found.estimator, generator.synthesized) == ("relevance", drawn)
+    same(found, find("relevance", M=M))
+    given = M.flip(0) * generator.editable[:, None]
+    same(find(M=given), find("relevance", M=given))
+    same(find("gradient", M=given), find("gradient"))  # which asks no M
+    generator.fingerprint = "another"
+    assert find().estimator == "gradient"
+
+
+def test_auto_settles_the_edits_that_clip_chooses():
+    generator, encoder = GridGenerator(), GridEncoder()
+    styles = generator.sample_styles(8, 0)
+    for M, estimator in (
+        (None, "gradient"),
+        (relevance_matrix(generator, encoder, 4), "relevance"),
+    ):
+        found, expected = (
+            switching_edits(
+                generator, encoder, WORDS, NEUTRAL, styles, [(1, 2.0)], estimator=how, M=M
+            )
+            for how in ("auto", estimator)
+        )
+        same(found, expected)
+        assert found.estimator == estimator
+
+
+@pytest.mark.parametrize("estimator", ["auto", "relevance", "gradient"])
 @pytest.mark.parametrize(
     ("attributes", "more", "words"),
     [
@@ -144,7 +198,7 @@ def test_words_are_refused_before_any_image(monkeypatch, estimator, attributes, 
 def test_an_unknown_estimator_is_refused(monkeypatch):
     monkeypatch.setattr("visiondx.zoom.estimate.relevance", lambda *_: pytest.fail("M computed"))
     generator, encoder = pieces()
-    words = r"directions must be relevance or gradient, got 'magic'"
+    words = r"directions must be auto or relevance or gradient, got 'magic'"
     with pytest.raises(InputError, match=words):
         edit_directions(generator, encoder, WORDS, NEUTRAL, "magic")
     with pytest.raises(InputError, match=words):

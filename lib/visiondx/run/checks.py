@@ -15,7 +15,7 @@ from visiondx.core.seeds import check_seed
 from visiondx.core.words import check_prompts, check_words
 from visiondx.models import registry
 
-DIRECTIONS = ("relevance", "gradient")  # `zoom.estimate.ESTIMATORS`, which needs torch
+DIRECTIONS = ("auto", "relevance", "gradient")  # `zoom.estimate.CHOICES`, which needs torch
 TEMPLATES = ("imagenet", "simple")  # `zoom.templates.BANKS`, which needs torch
 LEAST = {"images": 2, "truth_images": 2}  # an interval needs two; of other counts, one is enough
 COUNTS = ("images", "steps")

@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--directions",
         choices=DIRECTIONS,
-        help="relevance (default) or gradient: no matrix, seconds",
+        help="relevance (default), gradient (no matrix, seconds), or auto: as there is a matrix",
     )
     diagnose.add_argument(
         "--templates",

@@ -114,7 +114,11 @@ def write_diagnosis(
 ) -> Path:
     """Write ``report.html`` of a ZOOM diagnosis; ``asked`` and ``settings`` add rows to its own."""
     result, channels = found.result, found.directions.to_frame().set_index("attribute")["channels"]
-    own = {"seed of the images": result.seed, "style channels an attribute": channels.to_dict()}
+    own = {
+        "seed of the images": result.seed,
+        "style channels an attribute": channels.to_dict(),
+        "directions estimated by": found.directions.estimator,
+    }
     truth = found.truth_frame()
     return write_report(
         out_dir,
@@ -165,9 +169,12 @@ def _next_steps(found: "Diagnosis") -> list[str]:
     measured = found.sensitivity
     steps = ["Look at the pairs: if the edits do not look like their words, do not believe a bar."]
     if not all(measured.shown):
+        other = "edits along gradients (directions = “gradient”)"
+        if found.directions.estimator == "gradient":
+            other = "the relevance matrix (directions = “relevance”: hours, once for a generator)"
         steps.append(
-            "For what was not shown, try other words (synonyms, or what one would see), or edits "
-            "along gradients (directions = “gradient”)."
+            "For what was not shown, try other words (synonyms, or what one would see), or "
+            f"{other}."
         )
     if measured.winner is None and len(measured.attributes) > 1:
         steps.append("Where the verdict says how many images would tell, ask again with so many.")

@@ -14,9 +14,8 @@ from visiondx.core.errors import InputError
 from visiondx.kernels.ssim import SSIMReference
 from visiondx.models.target import Target
 from visiondx.models.vocabulary import unknown_to
-from visiondx.zoom.estimate import CHANNELS, edit_directions
+from visiondx.zoom.estimate import CHANNELS, edit_directions, settle
 from visiondx.zoom.multi import SETTINGS, MultiResult, multi_steps
-from visiondx.zoom.relevance import relevance
 from visiondx.zoom.settings import SearchSettings
 
 REMEMBERED = 50  # actions that can be undone
@@ -53,8 +52,8 @@ class EditSession:
         generator, encoder, target: see ``zoom.multi.multi_search``; the target is moved to the
             generator's device.
         attributes: whole phrases ("a face with bangs"). neutral: their common part ("a face").
-        directions, channels: "relevance" or "gradient", and how many style channels a prompt
-            edits; see ``edit_directions``.
+        directions, channels: "relevance", "gradient" or "auto", and how many style channels a
+            prompt edits; see ``edit_directions``.
         seed: of the face. settings: of the search; all weights stay within ±``settings.epsilon``.
         consistency: (present, absent) prompts of the target's own attribute (Eq. 8), or None.
         judges: who read the pictures, see ``models.judges``; None reads nothing.
@@ -133,8 +132,8 @@ class EditSession:
         Raises:
             InputError: unusable words; the session is then as it was.
         """
-        if directions == "relevance" and self._M is None:
-            self._M = relevance(self.generator, self.encoder)
+        directions, M = settle(self.generator, self.encoder, directions, self._M)
+        self._M = self._M if M is None else M
         found = edit_directions(
             self.generator,
             self.encoder,
@@ -142,7 +141,7 @@ class EditSession:
             neutral,
             directions,
             channels=self.channels,
-            M=self._M,
+            M=M,
         )
         self._remember()
         before = dict(zip(self.attributes, self.w.tolist(), strict=True))

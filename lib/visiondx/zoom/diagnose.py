@@ -151,7 +151,7 @@ def check(
     consistency: Sequence[str] | None = None,
     images: int = 32,
     seed: int = 100,
-    directions: str = "relevance",
+    directions: str = "auto",
     templates: Sequence[str] | str | None = None,
     truncation: float = 1.0,
 ) -> None:
@@ -186,7 +186,7 @@ def diagnose(
     images: int = 32,
     seed: int = 100,
     settings: SearchSettings | None = None,
-    directions: str = "relevance",
+    directions: str = "auto",
     threshold: float | Sequence[float] | None = None,
     channels: int = CHANNELS,
     sided: str = "two",
@@ -206,12 +206,13 @@ def diagnose(
         consistency: (present, absent) prompts of the target's own attribute, which the search
             then holds fixed (Eq. 8).
         images: how many generated images are searched. seed: of these images.
-        directions: "relevance" (M, the paper's) or "gradient", see ``edit_directions``.
+        directions: "relevance" (M, the paper's), "gradient", or "auto": relevance where M is
+            given, shipped or was computed before, else gradient; see ``edit_directions``.
         threshold: λ of Eq. 2; None gives each attribute its ``channels`` most relevant channels.
         edits: directions of these attributes, and perhaps of others, that are there already, such
             as ``zoom.toggle``'s. Then none is estimated, and what is said here about how
             (``directions`` to ``templates``, and ``M``) does not count.
-        M: the relevance matrix; None takes the shipped one or computes it (minutes).
+        M: the relevance matrix, if there is one at hand.
 
     Raises:
         InputError: before any long work, for anything that is wrong with target, words or numbers.

@@ -13,10 +13,11 @@ from visiondx.zoom.directions import (
     threshold_for,
 )
 from visiondx.zoom.gradient_directions import gradient_relevance
-from visiondx.zoom.relevance import relevance
+from visiondx.zoom.relevance import known_relevance, relevance
 
 METHOD = 1  # of making directions, for ``files.result_key``
 ESTIMATORS = ("relevance", "gradient")
+CHOICES = ("auto", *ESTIMATORS)  # what may be asked for
 CHANNELS = 20  # style channels an attribute edits, where no λ is given
 STYLES = 32  # that gradients are averaged over
 SAMPLES = 2  # images of each, with noise (SmoothGrad)
@@ -41,10 +42,12 @@ def edit_directions(
 
     Args:
         estimator: "relevance" thresholds M·Δt; "gradient" the mean gradient of CLIP(G(s))·Δt over
-            some dozen images, which needs no M.
+            some dozen images, which needs no M; "auto" is "relevance" where M is given, shipped or
+            was computed before, else "gradient". The result's ``estimator`` says which.
         threshold: λ of Eq. 2, one for all attributes or one each; None leaves each ``channels``
             style channels. λ of "gradient" is smaller, see ``gradient_directions``.
-        M: the relevance matrix; None takes the shipped one or computes it (minutes).
+        M: the relevance matrix; None takes the shipped one or computes it (minutes for a small
+            generator, days for a large one).
         seed: of the images whose gradients are averaged.
 
     Raises:
@@ -53,11 +56,12 @@ def edit_directions(
     check_estimator(estimator)
     check_numbers(attributes, threshold, channels, sided)
     delta_t = text_directions(encoder, attributes, neutral, templates)  # refuses words at once
+    estimator, M = settle(generator, encoder, estimator, M)
     found = edit_relevance(generator, encoder, delta_t, estimator, M, seed)
     if threshold is None:
         threshold = threshold_for(found, channels, sided)
     std = generator.style_std
-    return from_relevance(found, attributes, neutral, delta_t, std, threshold, sided)
+    return from_relevance(found, attributes, neutral, delta_t, std, threshold, sided, estimator)
 
 
 def edit_relevance(
@@ -76,12 +80,28 @@ def edit_relevance(
     Raises:
         InputError: unknown estimator.
     """
-    check_estimator(estimator)
-    if estimator == "gradient":
+    estimator, M = settle(generator, encoder, estimator, M)
+    if M is None:
         styles = generator.sample_styles(STYLES, seed)
         return gradient_relevance(generator, encoder, delta_t, styles, NOISE, SAMPLES, seed)
-    M = relevance(generator, encoder) if M is None else M
     return delta_t.to(M) @ M.T
+
+
+def settle(
+    generator, encoder, estimator: str, M: Tensor | None = None
+) -> tuple[str, Tensor | None]:
+    """("relevance", M) or ("gradient", None): what an estimator asked for comes to.
+
+    Raises:
+        InputError: unknown estimator.
+    """
+    check_estimator(estimator)
+    if estimator == "gradient":
+        return estimator, None
+    if M is None:
+        find = known_relevance if estimator == "auto" else relevance
+        M = find(generator, encoder)
+    return ("gradient", None) if M is None else ("relevance", M)
 
 
 def check_numbers(
@@ -106,6 +126,6 @@ def check_numbers(
 
 
 def check_estimator(estimator: str) -> None:
-    """Raise InputError unless it is "relevance" or "gradient"."""
-    if estimator not in ESTIMATORS:
-        raise InputError(f"directions must be {' or '.join(ESTIMATORS)}, got {estimator!r}.")
+    """Raise InputError unless it is one of ``CHOICES``."""
+    if estimator not in CHOICES:
+        raise InputError(f"directions must be {' or '.join(CHOICES)}, got {estimator!r}.")

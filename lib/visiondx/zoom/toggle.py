@@ -8,6 +8,7 @@ begins by taking away what is not there could show nothing but the edit's side e
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from tqdm.auto import trange
 
 from visiondx.core.errors import InputError
 from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
-from visiondx.zoom.estimate import edit_relevance
+from visiondx.zoom.estimate import edit_relevance, settle
 
 BATCH = 64  # images at once, without gradient
 
@@ -82,11 +83,11 @@ def switching_edits(
     if len(styles) < 2:
         raise InputError(f"A standard deviation needs 2 images or more, got {len(styles)}.")
     delta_t = text_directions(encoder, attributes, neutral)
-    strength, std = edit_relevance(generator, encoder, delta_t, estimator, M), generator.style_std
+    estimator, M = settle(generator, encoder, estimator, M)
+    strength = edit_relevance(generator, encoder, delta_t, estimator, M)
+    make = partial(from_relevance, strength, attributes, neutral, delta_t, generator.style_std)
     tried = {
-        channels: from_relevance(
-            strength, attributes, neutral, delta_t, std, threshold_for(strength, channels)
-        )
+        channels: make(threshold_for(strength, channels), estimator=estimator)
         for channels in sorted({channels for channels, _ in options}, reverse=True)
     }
     before = clip_scores(generator, encoder, delta_t, styles)

@@ -20,7 +20,7 @@ from visiondx.core.files import atomic_write
 from visiondx.core.memory import keep_memory
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
-from visiondx.zoom.estimate import edit_relevance
+from visiondx.zoom.estimate import edit_relevance, settle
 from visiondx.zoom.toggle import clip_scores
 
 
@@ -76,11 +76,14 @@ def tune(
     """
     delta_t = text_directions(encoder, attributes, neutral, templates)
     keep_memory()  # on the CPU, halves the time
+    estimator, M = settle(generator, encoder, estimator, M)
     strength = edit_relevance(generator, encoder, delta_t, estimator, M)
 
     def directions(thresholds: Sequence[float]) -> Directions:
         std = generator.style_std
-        return from_relevance(strength, attributes, neutral, delta_t, std, thresholds)
+        return from_relevance(
+            strength, attributes, neutral, delta_t, std, thresholds, estimator=estimator
+        )
 
     options = [directions(threshold_for(strength, count)) for count in channels]
 

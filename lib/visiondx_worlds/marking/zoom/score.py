@@ -23,7 +23,7 @@ from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.directions import Directions
-from visiondx.zoom.estimate import CHANNELS
+from visiondx.zoom.estimate import CHANNELS, settle
 from visiondx.zoom.estimate import METHOD as DIRECTIONS
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import Sensitivity
@@ -106,6 +106,8 @@ def run_case(
     if edits is not None:
         edits = edits.of(prompts)
         own = digest(delta_s=edits.delta_s, delta_t=edits.delta_t)
+    if edits is None and directions == "auto":  # seeds are kept under what it comes to
+        directions, M = settle(generator, encoder, directions, M)
     truth = interventions.sensitivity(target, asked)
     words = [prompts, world.grammar.neutral, held]
     models = [generator.fingerprint, encoder.fingerprint]
