@@ -14,6 +14,7 @@ from visiondx.models.target import Target
 from visiondx.show import plots
 from visiondx.zoom.diagnose import diagnose
 from visiondx.zoom.directions import text_directions
+from visiondx.zoom.multi_result import MultiResult
 from visiondx.zoom.search import SearchSettings
 from visiondx.zoom.sensitivity import MOVES, Sensitivity
 from visiondx.zoom.verdict import measure, verdict
@@ -68,6 +69,37 @@ def test_an_edit_shows_where_the_score_moves_a_deviation_to_a_side_that_it_reach
         assert torch.equal(found.seen, expected)
     assert [share.value for share in found.share] == [0.5, 0.25]
     assert found.share[0].n == 4
+
+
+def test_attributes_that_move_together_are_seen_in_one_picture():
+    """Cell 0 is lit, cell 3 is darkened from where it was lit, and cell 11 has no weight."""
+    generator, encoder = GridGenerator(), GridEncoder()
+    directions = along(generator, 0, 3, 11)
+    delta_t = text_directions(encoder, directions.attributes, NEUTRAL)
+    styles = torch.zeros(4, 16)
+    styles[:, 3] = torch.tensor([6.0, 6.0, -2.0, 6.0])  # the third has nothing to take away
+    w = torch.tensor([[9.0, -9.0, 0.0]]).repeat(4, 1)
+    w[3] = torch.tensor([-9.0, 0.0, 0.0])  # nor has the last, in cell 0
+    result = MultiResult.from_trajectories(
+        directions=replace(directions, delta_t=delta_t),
+        styles=styles,
+        p_original=torch.zeros(4),
+        trajectory_w=w[:, None],
+        trajectory_p=torch.zeros(4, 1),
+        settings={},
+        consistency=None,
+        seed=None,
+        generator=generator,
+    )
+    for batch in (64, 3):
+        found = clip_visibility(result, encoder, batch)
+        assert found.seen.tolist() == [
+            [True, True, False],
+            [True, True, False],
+            [True, False, False],
+            [False, False, False],
+        ]
+    assert [share.value for share in found.share] == [0.75, 0.5, 0]
 
 
 def test_unsure_readers_are_left_out():

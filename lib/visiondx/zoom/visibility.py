@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from visiondx.core.stats import Estimate, proportion
+from visiondx.zoom.multi_result import MultiResult
 from visiondx.zoom.result import SearchResult
 
 METHOD = 1  # of seeing edits, for ``files.result_key``
@@ -64,8 +65,12 @@ class Visibility:
         return Visibility(self.seen[:, columns], self.sure[:, columns])
 
 
-def read_pairs(result: SearchResult, read, batch: int = BATCH) -> tuple[Tensor, Tensor]:
+def read_pairs(
+    result: SearchResult | MultiResult, read, batch: int = BATCH
+) -> tuple[Tensor, Tensor]:
     """What a reader says of originals and kept counterfactuals: (B, K) and (B, N, K).
+
+    Where all attributes moved together, an image has one counterfactual: (B, K) and (B, K).
 
     Args:
         read: images (R, 3, H, W) on the generator's device -> (R, K).
@@ -77,6 +82,8 @@ def read_pairs(result: SearchResult, read, batch: int = BATCH) -> tuple[Tensor, 
     def all_of(images) -> Tensor:
         return torch.cat([read(images(part).to(device)).cpu() for part in parts])
 
+    if isinstance(result, MultiResult):
+        return all_of(result.originals), all_of(result.images)
     edited = [
         all_of(lambda part, n=n: result.images(part, n)) for n in range(len(result.attributes))
     ]
@@ -84,8 +91,12 @@ def read_pairs(result: SearchResult, read, batch: int = BATCH) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def clip_visibility(result: SearchResult, encoder, batch: int = BATCH) -> Visibility:
-    """In which kept pairs CLIP sees the edit; see above. A pass over B (N + 1) images."""
+def clip_visibility(result: SearchResult | MultiResult, encoder, batch: int = BATCH) -> Visibility:
+    """In which kept pairs CLIP sees the edit; see above. A pass over B (N + 1) images.
+
+    Where all attributes moved together, in which images CLIP sees each attribute's part of the
+    edit, which its own weight turned; over 2 B images.
+    """
     delta_t = result.directions.delta_t
 
     def read(images: Tensor) -> Tensor:
@@ -93,7 +104,8 @@ def clip_visibility(result: SearchResult, encoder, batch: int = BATCH) -> Visibi
         return e @ delta_t.to(e).T
 
     before, after = read_pairs(result, read, batch)
-    after = after.diagonal(dim1=1, dim2=2)  # (B, N): each attribute in its own edits
+    if after.ndim == 3:
+        after = after.diagonal(dim1=1, dim2=2)  # (B, N): each attribute in its own edits
     added = result.w > 0
     moved = (after - before) * result.w.sign()
     there = torch.where(added, after, before) > 0
