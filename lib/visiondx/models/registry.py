@@ -7,6 +7,7 @@ give the names that are shown, ``unlisted(kind)`` those that load as well; ``che
 texts)`` refuses texts that are too long. This package itself holds no weights.
 """
 
+import sys
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
@@ -99,9 +100,13 @@ def check_encoder(name: str, weights: str = "") -> None:
         raise InputError(f"Encoder {name!r}: there is no file {weights}.")
 
 
-@cache
 def architectures() -> list[str]:
-    """The names that open_clip has settings for, read from its folder: importing it takes long."""
+    """The names that open_clip has settings for, read from its folder: importing it takes long.
+
+    Where it is imported already, those that were added to it as well.
+    """
+    if "open_clip" in sys.modules:
+        return sorted(sys.modules["open_clip"].list_models())
     folder = Path(find_spec("open_clip").origin).parent / "model_configs"
     return sorted(path.stem for path in folder.glob("*.json"))
 
