@@ -6,8 +6,16 @@ from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx.zoom.multi import multi_search
 from visiondx.zoom.search import SearchSettings, search
-from visiondx_worlds.marking.zoom.kept import ALL, Flips, Realism, clear, flips, judge_flips
-from zoom_standins import GridClassifier, GridGenerator, GridJudges, GridWorld, along, prompt
+from visiondx_worlds.marking.zoom.kept import (
+    ALL,
+    Flips,
+    Realism,
+    clear,
+    flips,
+    judge_flips,
+    label_kept,
+)
+from zoom_standins import GridClassifier, GridGenerator, GridJudges, GridWorld, along, cells, prompt
 
 
 def picture(bright: float, others: float = -0.05) -> torch.Tensor:
@@ -124,6 +132,12 @@ def test_single_and_multi_searches_are_judged_alike(realism, tmp_path):
     assert found.same[:, 1].all()
     assert not found.kept[:, 0].any()
     assert torch.equal(found.kept[:, 1], found.real[:, 1])
+
+    means = GridJudges()
+    means.scores = lambda images: 0.5 + cells(images)[:, [0, 3]]  # present above 0
+    assert label_kept(single, means, "bright").tolist() == [[False, True]] * 12
+    with pytest.raises(InputError, match="No judge reads 'age'"):
+        label_kept(single, means, "age")
 
     multi = multi_search(generator, target, None, directions, styles, settings)
     both = judge_flips(multi, GridJudges(), "bright", realism, batch=5)

@@ -29,6 +29,7 @@ from visiondx.models.device import device_of
 from visiondx.show import plots
 from visiondx.zoom.multi_result import MultiResult
 from visiondx.zoom.result import SearchResult
+from visiondx.zoom.visibility import read_pairs
 
 HELD = 4  # one render in so many is held out to set the limit
 SHARE = 0.95  # of the held-out renders that count as real
@@ -206,6 +207,22 @@ class Flips:
         """Write flips.csv."""
         with atomic_write(Path(folder) / "flips.csv") as path:
             self.to_frame().to_csv(path, index=False)
+
+
+@torch.no_grad()
+def label_kept(result: SearchResult, judges, label: str) -> Tensor:
+    """Of each pair, whether the judges' mean still gives the counterfactual the label that it gave
+    the original: (B, N) bool.
+
+    Args:
+        judges: ``scores(images) -> (B, A)`` and ``column``, see ``models.judges``.
+
+    Raises:
+        InputError: no judge reads the label.
+    """
+    column = judges.column(label)
+    before, after = read_pairs(result, lambda images: judges.scores(images)[:, [column]] > 0.5)
+    return after[:, :, 0] == before
 
 
 def same_label(

@@ -1,0 +1,129 @@
+"""ZOOM's notebooks with the preset "pretrained", cell by cell, on models that no world knows.
+
+The embedded generator stands in for a file of FFHQ, open_clip reads the embedded encoder in the
+place of ViT-B-32, and the classifier, from a file, has a planted weakness for bangs. So what is
+found without any world can be held against what is known.
+"""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import open_clip
+import pytest
+from safetensors.torch import save_file
+
+from visiondx.core.errors import InputError
+from visiondx.models import registry
+from visiondx.models.encoder import Encoder
+from visiondx.models.generator import StyleGenerator
+from visiondx.run import notebooks
+from visiondx.run.presets import settings
+from visiondx_worlds.ground import NO_TRUTH, WORLDS
+from visiondx_worlds.models.tiny_encoder import TINY
+from visiondx_worlds.models.tokenizer import Tokenizer
+
+TARGET = """
+from visiondx.models.target import Target
+
+def load():
+    module = Target.load("young-biased-bangs").module
+    return Target(module, labels=("old", "young"))
+"""
+SMALL = {
+    "zoom/02_single_attribute_counterfactuals": {
+        "attributes": ["bangs", "smiling"],
+        "images": 4,
+        "steps": 1,
+    },
+}
+RECORDED = {  # what must be found: (least, most)
+    "zoom/02_single_attribute_counterfactuals": {
+        "h.a face with bangs": (0.2, 1),
+        "h.a smiling face": (0, 0.2),
+        "seen.a face with bangs": (0, 1),
+        "flip_rate.target alone": (0, 1),
+    },
+}
+FIGURES = {
+    "zoom/02_single_attribute_counterfactuals": {
+        *("strips", "strips_median", "trajectories", "losses"),
+    },
+}
+JUDGED = ("truth", "judged", "kept", "success", "controls", "planted")  # what a world alone tells
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(monkeypatch):
+    load, check = StyleGenerator.load, registry.check_name
+
+    def checked(kind, name, *wanted):
+        if not (kind == "generator" and Path(name).suffix == ".pkl"):
+            check(kind, name, *wanted)
+
+    monkeypatch.setattr(
+        StyleGenerator, "load", lambda name: load(Path(name).stem if "/" in name else name)
+    )
+    monkeypatch.setattr(registry, "check_name", checked)
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: Tokenizer.load())
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The parameters that name somebody's own files."""
+    home = tmp_path_factory.mktemp("own")
+    (home / "mine.py").write_text(TARGET)
+    weights = {k: v.contiguous() for k, v in Encoder.load().clip.state_dict().items()}
+    save_file(weights, home / "encoder.safetensors")
+    return {
+        "generator": str(home / "faces.pkl"),
+        "encoder": TINY,
+        "encoder_weights": str(home / "encoder.safetensors"),
+        "target": f"{home / 'mine.py'}:load",
+    }
+
+
+def run(name: str, given: dict, out: Path) -> tuple[dict, str]:
+    """Execute the code cells of a notebook: what was recorded, and what was printed."""
+    path = notebooks.find(name)
+    chosen = settings(path, "pretrained", given) | {"preset": "pretrained", "out_dir": str(out)}
+    found = {"display": lambda *_: None}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for cell in notebooks.read(path).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, name, "exec"), found)
+            if "parameters" in cell.metadata.get("tags", []):
+                found.update(chosen)
+    plt.close("all")
+    return json.loads((out / "metrics.json").read_text("utf-8")), printed.getvalue()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_runs_on_models_of_ones_own(name, own, tmp_path):
+    metrics, printed = run(name, {**own, **SMALL[name]}, tmp_path)
+    assert NO_TRUTH in printed
+    for key, (least, most) in RECORDED[name].items():
+        assert least <= metrics[key]["value"] <= most, (key, metrics[key])
+    assert not [key for key in metrics if any(word in key for word in JUDGED)]
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == FIGURES[name]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_not_named_is_asked_for(name, own):
+    path = notebooks.find(name)
+    with pytest.raises(InputError, match="No generator is named"):
+        settings(path, "pretrained")
+    with pytest.raises(InputError, match="never saw pictures of this generator: name your own"):
+        settings(path, "pretrained", own | {"target": ""})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_parameters_come_in_one_order(name):
+    declared = notebooks.parameters(notebooks.find(name))
+    order = ["generator", "encoder", "encoder_weights", "words"]
+    assert [key for key in declared if key in order] == order
+    assert declared["generator"] in WORLDS
+    assert "target" in declared
