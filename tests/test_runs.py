@@ -345,7 +345,7 @@ YOUNG = ["--target", "young", "--attributes"]
         ([*YOUNG, "a" * 31], "too long"),
         ([*YOUNG, "a", "--neutral", "b" * 31], "too long"),
         ([*YOUNG, "a", "--consistency", "b", "c" * 31], "too long"),
-        ([*YOUNG, "a", "--generator", "dogs"], "No generator 'dogs': choose from faces."),
+        ([*YOUNG, "a", "--generator", "dogs"], "No generator 'dogs': choose from faces, or name"),
         ([*YOUNG, "a", "--images", "1"], "'images' must be 2 or more"),
         ([*YOUNG, "a", "--steps", "0"], "'steps' must be 1 or more"),
         ([*YOUNG, "a", "--seed", "-3"], "'seed' must be a whole number"),

@@ -1,17 +1,22 @@
 """A StyleGAN2 generator as the methods see it: one style vector in, images in [0, 1] out."""
 
+import copy
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
+from visiondx.core.files import reading
 from visiondx.core.memory import free_memory
 from visiondx.models import registry
 from visiondx.models.activations import synthesis_bytes
 from visiondx.models.stylegan2 import Generator
+from visiondx.models.stylegan2_files import read_generator
 
 STATISTICS_SAMPLES = 10_000
 SHARE = 8  # an image that keeps more than one part in so many of the free memory is checkpointed
@@ -39,6 +44,7 @@ class StyleGenerator(nn.Module):
         checkpoint: whether a backward pass computes the activations again instead of keeping them
             (see `SynthesisNetwork`): the same gradient in less memory, a third slower. None: where
             a single image would keep more than an eighth of the memory that is free then.
+        card: of one that was read by `open`: its file's name and sha256, format and class.
     """
 
     style_mean: Tensor
@@ -50,6 +56,7 @@ class StyleGenerator(nn.Module):
         super().__init__()
         self.network, self.settings = network, settings
         self.checkpoint: bool | None = None
+        self.card: dict[str, object] = {}
         layers, start = [], 0
         synthesis = network.synthesis
         for (name, _), width in zip(synthesis.named_layers(), synthesis.widths, strict=True):
@@ -73,9 +80,24 @@ class StyleGenerator(nn.Module):
         """How many w an image has in W+: 2 log2(resolution) - 2."""
         return self.network.synthesis.num_ws
 
-    def w(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """z (B, z_dim) -> w (B, w_dim), pulled towards the mean w by ``truncation`` < 1."""
-        return self.network.mapping(z, truncation)
+    def w(self, z: Tensor, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """z (B, z_dim) -> w (B, w_dim), pulled towards the mean w by ``truncation`` < 1.
+
+        Args:
+            cutoff: pull only the first ``cutoff`` w of W+, which is then what comes: (B, num_ws,
+                w_dim). Those are the coarse layers; the others keep their variety.
+
+        Raises:
+            InputError: a cutoff below 0 or above num_ws.
+        """
+        if cutoff is None:
+            return self.network.mapping(z, truncation)
+        if not 0 <= cutoff <= self.num_ws:
+            raise InputError(f"The cutoff must be from 0 to {self.num_ws}, got {cutoff}.")
+        w = self.network.mapping(z)
+        near = self.network.mapping.w_avg.lerp(w, truncation)
+        coarse = torch.arange(self.num_ws, device=w.device)[:, None] < cutoff
+        return torch.where(coarse, near[:, None], w[:, None])
 
     def styles(self, w: Tensor) -> Tensor:
         """w (B, w_dim), or W+ (B, num_ws, w_dim), one for each layer -> s (B, c_S)."""
@@ -109,20 +131,48 @@ class StyleGenerator(nn.Module):
         return synthesis_bytes(self.layers, gradient, gradient and self.checkpoints)
 
     @torch.no_grad()
-    def sample_styles(self, n: int, seed: int, truncation: float = 1.0) -> Tensor:
-        """n style vectors (n, c_S). Drawn on the CPU: one seed gives the same z on any device."""
+    def sample_styles(
+        self, n: int, seed: int, truncation: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
+        """n style vectors (n, c_S). Drawn on the CPU: one seed gives the same z on any device.
+
+        Args:
+            truncation, cutoff: see ``w``.
+        """
+        return self.styles(self.w(self._z(n, seed), truncation, cutoff))
+
+    def _z(self, n: int, seed: int) -> Tensor:
         z = torch.randn(n, self.network.z_dim, generator=torch.Generator().manual_seed(seed))
-        return self.styles(self.w(z.to(self.style_mean.device), truncation))
+        return z.to(self.style_mean.device)
 
     @torch.no_grad()
     def measure(self, n: int = STATISTICS_SAMPLES, seed: int = 0) -> None:
         """Set mean w and the mean and standard deviation of the styles from ``n`` samples."""
-        z = torch.randn(n, self.network.z_dim, generator=torch.Generator().manual_seed(seed))
-        w = self.w(z.to(self.style_mean.device))
+        w = self.w(self._z(n, seed))
         s = self.styles(w)
         self.network.mapping.w_avg.copy_(w.mean(dim=0))
         self.style_mean.copy_(s.mean(dim=0))
         self.style_std.copy_(s.std(dim=0))
+
+    @torch.no_grad()
+    def _measure_styles(self, mean_w: bool) -> None:
+        """As ``measure``, but the mean w only if ``mean_w``, and the same on every machine.
+
+        The statistics are part of the fingerprint that keys caches: they are taken in float64 and
+        rounded to 12 bits, so that another order of summation gives the same numbers. Styles are
+        affine in w, s = A w + b, so their variance is that of w: diag(A cov(w) A').
+        """
+        z = self._z(STATISTICS_SAMPLES, 0).double()
+        w = copy.deepcopy(self.network.mapping).double()(z)
+        affines = [layer.affine for _, layer in self.network.synthesis.named_layers()]
+        A = torch.cat([affine.weight for affine in affines]).double() / math.sqrt(w.shape[1])
+        b = torch.cat([affine.bias for affine in affines]).double()
+        mean = w.mean(dim=0)
+        if mean_w:
+            self.network.mapping.w_avg.copy_(_rounded(mean))
+        self.style_mean.copy_(_rounded(A @ mean + b))
+        variance = ((A @ torch.cov(w.T)) * A).sum(dim=1)
+        self.style_std.copy_(_rounded(variance.clamp(min=0).sqrt()))
 
     @property
     def fingerprint(self) -> str:
@@ -144,10 +194,46 @@ class StyleGenerator(nn.Module):
         return generator
 
     @classmethod
+    def open(cls, path: str | Path, class_index: int | None = None) -> "StyleGenerator":
+        """A generator from a file; nothing that the file holds is run.
+
+        Read are StyleGAN2 generators of configuration F, 32 to 1024 px, as official pickles
+        (stylegan2-ada-pytorch, and TensorFlow's), rosinality's checkpoints, and what ``visiondx
+        convert`` wrote. The mean w is the file's own where it has one, noise is as stored.
+
+        Args:
+            class_index: of a conditional network, from 0; the generator is then that class's.
+
+        Raises:
+            InputError: no such file, damage, code in place of weights, another architecture, or a
+                class that is missing or that there is not.
+        """
+        found = read_generator(path, class_index)
+        if "style_mean" in found.tensors:
+            with reading(path, "convert it again with 'visiondx convert'"):
+                generator = cls.build(found.tensors, found.settings)
+        else:
+            generator = cls(Generator(**found.settings), found.settings)
+            lacks = generator.load_state_dict(found.tensors, strict=False).missing_keys
+            generator._measure_styles(mean_w="network.mapping.w_avg" in lacks)
+        generator.card = found.card
+        return generator
+
+    @classmethod
     def load(cls, name: str = "faces") -> "StyleGenerator":
         """A generator that an installed package offers by name, such as the embedded worlds'.
+
+        A path, one that holds a "/" or ends as weights do, is opened, see `open`.
 
         Raises:
             InputError: nobody offers it, or its weights are missing or altered.
         """
+        if registry.names_file(name):
+            return cls.open(name)
         return registry.ask("generator", name)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """To 12 significant bits, as float32."""
+    mantissa, exponent = torch.frexp(x)
+    return torch.ldexp((mantissa * 4096).round() / 4096, exponent).float()

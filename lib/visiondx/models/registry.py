@@ -19,6 +19,7 @@ from visiondx.core.errors import InputError
 
 GROUP = "visiondx.models"
 WHOLE = ("local-dir:", "hf-hub:")  # encoders that bring their weights
+WEIGHTS = (".pkl", ".pt", ".pth", ".safetensors")  # endings of files with weights
 
 
 @cache
@@ -47,6 +48,11 @@ def offered(kind: str, *wanted: object) -> list[str]:
     return [n for p in providers() if hasattr(p, kind) for n in getattr(p, kind)(*wanted)]
 
 
+def names_file(name: str) -> bool:
+    """Whether this means a file with weights, not a name: it ends as one, or holds a "/"."""
+    return "/" in name or name.lower().endswith(WEIGHTS)
+
+
 def check_name(kind: str, name: str, *wanted: object) -> None:
     """Raise InputError unless somebody offers this "target", "encoder" or "generator".
 
@@ -61,7 +67,8 @@ def check_name(kind: str, name: str, *wanted: object) -> None:
     if any(name in p.unlisted(kind) for p in providers() if hasattr(p, "unlisted")):
         return
     known = offered(f"{kind}s", *wanted) or known
-    own = ', or name your own as "path/to/file.py:function"' if kind == "target" else ""
+    own = {"target": "path/to/file.py:function", "generator": "path/to/network.pkl"}.get(kind)
+    own = f', or name your own as "{own}"' if own else ""
     raise InputError(f"No {kind} {name!r}: choose from {', '.join(known) or 'none'}{own}.")
 
 

@@ -66,7 +66,7 @@ class MappingNetwork(nn.Module):
 
     def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         """Truncation psi: w_avg + psi * (w - w_avg)."""
-        x = normalize_2nd_moment(z.float())
+        x = normalize_2nd_moment(z if z.dtype == torch.float64 else z.float())
         with torch.autocast(z.device.type, enabled=False):  # w carries fine detail: float32
             for i in range(self.num_layers):
                 x = getattr(self, f"fc{i}")(x)
@@ -102,6 +102,7 @@ def modulated_layer(
     noise: Tensor | None,  # (B or 1, 1, H', W')
     strength: Tensor,  # of the noise, ()
     blur: Tensor | None,  # (4, 4) taps: upsample twofold; None: keep the size
+    clamp: float | None = None,  # bound of the absolute value of the outcome
 ) -> Tensor:
     """Modulated convolution, demodulation, noise, bias, leaky ReLU: -> (B, O, H', W').
 
@@ -116,15 +117,23 @@ def modulated_layer(
     else:
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         x = depthwise(F.pad(x, (1, 1, 1, 1)), blur * 4)
-    return demodulate_bias_act(x, dcoef, noise, strength, bias, slope=LEAK, gain=GAIN)
+    return demodulate_bias_act(x, dcoef, noise, strength, bias, LEAK, GAIN, clamp)
 
 
 class SynthesisLayer(nn.Module):
     """One styled 3 x 3 convolution, upsampling twofold if ``up``."""
 
-    def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, up: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        resolution: int,
+        up: bool,
+        clamp: float | None = None,
+    ) -> None:
         super().__init__()
-        self.up = up
+        self.up, self.clamp = up, clamp
         self.affine = FullyConnectedLayer(w_dim, inputs, bias_init=1.0)
         weight = torch.randn(outputs, inputs, 3, 3).contiguous(memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight)
@@ -140,14 +149,16 @@ class SynthesisLayer(nn.Module):
         elif noise == "random":
             drawn = torch.randn_like(self.noise_const.expand(len(x), 1, -1, -1))
         blur = self.resample_filter if self.up else None
-        return modulated_layer(x, self.weight, style, self.bias, drawn, self.noise_strength, blur)
+        given = (self.weight, style, self.bias, drawn, self.noise_strength, blur, self.clamp)
+        return modulated_layer(x, *given)
 
 
 class ToRGBLayer(nn.Module):
     """Styled 1 x 1 convolution to RGB, without demodulation."""
 
-    def __init__(self, inputs: int, w_dim: int) -> None:
+    def __init__(self, inputs: int, w_dim: int, clamp: float | None = None) -> None:
         super().__init__()
+        self.clamp = clamp
         self.affine = FullyConnectedLayer(w_dim, inputs, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
@@ -155,21 +166,24 @@ class ToRGBLayer(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         x = x * (style * self.weight_gain).to(x.dtype)[:, :, None, None]
-        return F.conv2d(x, self.weight, self.bias.to(x.dtype))
+        x = F.conv2d(x, self.weight, self.bias.to(x.dtype))
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class SynthesisBlock(nn.Module):
     """All layers of one resolution; the first block starts from a learned constant."""
 
-    def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.first = inputs == 0
         if self.first:
             self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
         else:
-            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up=True)
-        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, up=False)
-        self.torgb = ToRGBLayer(outputs, w_dim)
+            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, True, clamp)
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, False, clamp)
+        self.torgb = ToRGBLayer(outputs, w_dim, clamp)
         self.register_buffer("resample_filter", resample_filter())
 
     def named_layers(self) -> list[tuple[str, nn.Module]]:
@@ -200,12 +214,14 @@ class SynthesisBlock(nn.Module):
 class SynthesisNetwork(nn.Module):
     """Style vector s (B, num_styles) -> image (B, 3, H, W) in about [-1, 1], float32."""
 
-    def __init__(self, w_dim: int, channels: Mapping[int, int]) -> None:
+    def __init__(
+        self, w_dim: int, channels: Mapping[int, int], conv_clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.w_dim, self.resolutions = w_dim, sorted(channels)
         inputs = 0
         for resolution in self.resolutions:
-            block = SynthesisBlock(inputs, channels[resolution], w_dim, resolution)
+            block = SynthesisBlock(inputs, channels[resolution], w_dim, resolution, conv_clamp)
             setattr(self, f"b{resolution}", block)
             inputs = channels[resolution]
         #: (name, layer, width) of everything with an affine, in the order of the style vector
@@ -266,7 +282,13 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mapping and synthesis. ``channels`` maps each resolution, 4 upwards, to its width."""
+    """Mapping and synthesis.
+
+    Args:
+        channels: each resolution, 4 upwards, and its width.
+        conv_clamp: bound of the absolute value of what each convolution gives, None for none. The
+            official networks that were trained in half precision have 256.
+    """
 
     def __init__(
         self,
@@ -277,6 +299,7 @@ class Generator(nn.Module):
         mapping_layers: int = 4,
         mapping_width: int | None = None,
         mapping_lr_multiplier: float = 0.01,
+        conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
         channels = dict(channels or {4: 128, 8: 128, 16: 96, 32: 64, 64: 32})
@@ -288,7 +311,7 @@ class Generator(nn.Module):
             width=mapping_width or w_dim,
             lr_multiplier=mapping_lr_multiplier,
         )
-        self.synthesis = SynthesisNetwork(w_dim, channels)
+        self.synthesis = SynthesisNetwork(w_dim, channels, conv_clamp)
 
     def forward(self, z: Tensor, truncation: float = 1.0, noise: str = "const") -> Tensor:
         w = self.mapping(z, truncation)

@@ -67,7 +67,7 @@ def _check_question(values: Mapping[str, Any]) -> None:
             "No generator is named: give the file of one as generator, such as path/to/ffhq.pkl."
         )
     if isinstance(values.get("generator"), str):
-        registry.check_name("generator", values["generator"])
+        check_generator(values["generator"])
     if isinstance(values.get("encoder"), str):
         weights = values.get("encoder_weights")
         registry.check_encoder(values["encoder"], weights if isinstance(weights, str) else "")
@@ -123,6 +123,45 @@ def check_target(spec: str, task: str | None = None, world: str | None = None) -
     if function not in source:
         raise InputError(f"{path} has no function {function!r}: check the name after the colon.")
     return f"{path}:{function}"
+
+
+def check_generator(spec: str) -> str:
+    """The absolute path of a generator's file, or the name of an embedded generator.
+
+    The file is not read.
+
+    Raises:
+        InputError: no such file or name.
+    """
+    if not registry.names_file(spec):
+        registry.check_name("generator", spec)
+        return spec
+    path = Path(spec).expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"Generator {spec!r}: there is no file {path}.")
+    return str(path)
+
+
+def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that name files, with absolute paths: a run has another working folder.
+
+    Raises:
+        InputError: no such target or generator, see ``check_target`` and ``check_generator``.
+    """
+    found = {}
+    for name, value in values.items():
+        if not value or not isinstance(value, str):
+            continue
+        if name == "target":
+            found[name] = check_target(value, str(values.get("task", "binary")))
+        elif name == "generator":
+            found[name] = check_generator(value)
+        elif name == "encoder" and value.startswith("local-dir:"):
+            folder = Path(value.removeprefix("local-dir:")).expanduser()
+            found[name] = f"local-dir:{folder.resolve()}"
+        elif name == "encoder_weights" and Path(value).expanduser().is_file():
+            found[name] = str(Path(value).expanduser().resolve())
+    return found
 
 
 def _numbers(value: Any) -> Iterator[int | float]:

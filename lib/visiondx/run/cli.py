@@ -9,8 +9,8 @@ from typing import Any
 
 from visiondx.core.errors import InputError
 from visiondx.models import registry
-from visiondx.run import folders, notebooks, presets, runs
-from visiondx.run.checks import DIRECTIONS, TEMPLATES, check_target
+from visiondx.run import convert, folders, notebooks, presets, runs
+from visiondx.run.checks import DIRECTIONS, TEMPLATES, absolute, check_target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORDS",
         help="what the attributes have in common; default: the world's",
     )
-    diagnose.add_argument("--generator", metavar="NAME", help="faces (default) or animals")
+    diagnose.add_argument(
+        "--generator",
+        metavar="SPEC",
+        help="faces (default), animals, or the file of a StyleGAN2: path/to/network.pkl",
+    )
     diagnose.add_argument(
         "--encoder", metavar="NAME", help="embedded (default), or of open_clip, such as ViT-B-32"
     )
@@ -108,16 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--out", metavar="DIR", help="default: runs/diagnose/NAME")
     diagnose.add_argument("--preset", default="embedded", metavar="P", help="default: embedded")
     diagnose.set_defaults(command=_diagnose)
+
+    convert.register(commands)
     return parser
 
 
 def _run(given: argparse.Namespace) -> None:
     path = notebooks.find(given.notebook)
     parameters = presets.read_values(path, dict(given.parameters))
-    if "target" in parameters:
-        parameters["target"] = check_target(
-            str(parameters["target"]), str(parameters.get("task", "binary"))
-        )
+    parameters |= absolute(parameters)
     if given.store and given.preset not in ("embedded", "full"):
         raise InputError(
             f"--store with preset {given.preset!r}: committed notebooks show embedded or full runs."
@@ -157,6 +160,7 @@ def _diagnose(given: argparse.Namespace) -> None:
     names += ("images", "steps", "seed", "class_index", "encoder", "encoder_weights")
     names += ("words", "templates")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
+    asked |= absolute(asked)
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "diagnose" / name
     _run_and_tell(path, given.preset, {"target": target, "name": name, **asked}, out)
