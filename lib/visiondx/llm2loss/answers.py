@@ -47,6 +47,15 @@ def interval(members: Tensor, aggregation: str) -> tuple[Tensor, Tensor]:
     return value - reach, value + reach
 
 
+def unknown_said(unknown: Sequence[Sequence[str]]) -> list[str]:
+    """A sentence on the words that the encoder cannot know; none where there are none."""
+    words = list(dict.fromkeys(word for each in unknown for word in each))
+    if not words:
+        return []
+    named = ", ".join(f"“{word}”" for word in words)
+    return [f"The encoder does not know {named}: nothing can be said about such words."]
+
+
 class _OfMembers:
     """What answers and comparisons read from their P columns of E members, and from the skill."""
 
@@ -68,7 +77,10 @@ class _OfMembers:
 
 @dataclass(frozen=True)
 class Answers(_OfMembers):
-    """The ensemble's values for P prompts."""
+    """The ensemble's values for P prompts.
+
+    ``unknown`` are the words of each prompt that the encoder cannot know.
+    """
 
     prompts: tuple[str, ...]
     members: Tensor  # (E, P)
@@ -76,6 +88,7 @@ class Answers(_OfMembers):
     aggregation: str
     seed: int
     skill: Estimate  # of the loss model, see ``LossModel``
+    unknown: tuple[tuple[str, ...], ...] = ()
 
     @property
     def value(self) -> Tensor:
@@ -88,21 +101,61 @@ class Answers(_OfMembers):
 
     @property
     def said(self) -> list[str]:
-        """The prompts with the largest and the smallest value; or that nothing can be said."""
+        """The prompts with the largest and the smallest value, and whether that is sure; what is
+        not known; or that nothing can be said.
+        """
         if self.warning:
             return [self.warning]
+        order, said = self._order, []
+        if len(order) > 1:
+            most, least = self.prompts[order[0]], self.prompts[order[-1]]
+            near = [f"“{self.prompts[i]}”" for i in order[1:] if not self._below[i]]
+            sure = f"not surely above {', '.join(near)}" if near else "surely above all others"
+            said.append(
+                f"The largest {MEANING[self.kind]} is that of “{most}”, {sure}; the smallest is "
+                f"that of “{least}”."
+            )
+        elif order:
+            value, low, high = (float(x[order[0]]) for x in (self.value, *self.interval))
+            said.append(
+                f"“{self.prompts[order[0]]}”: {MEANING[self.kind]} {value:.2f}, 95 % interval "
+                f"{low:.2f} to {high:.2f}."
+            )
+        return said + unknown_said(self.unknown)
+
+    @property
+    def verdict(self) -> list[str]:
+        """Of each prompt: "largest", surely above all others; "perhaps the largest", not surely
+        below another; "not the largest"; "unknown words"; or "nothing can be said".
+        """
+        if self.warning:
+            return ["nothing can be said"] * len(self.prompts)
+        order = self._order
+        near = [i for i in order if not self._below[i]]
+        found = dict.fromkeys(order, "not the largest")
+        found |= dict.fromkeys(near, "largest" if len(near) == 1 else "perhaps the largest")
+        return [found.get(i, "unknown words") for i in range(len(self.prompts))]
+
+    @property
+    def _order(self) -> list[int]:
+        """Of the prompts whose words are known, the largest value first."""
         order = self.value.argsort(descending=True, stable=True).tolist()
-        most, least = self.prompts[order[0]], self.prompts[order[-1]]
-        return [f"The largest {MEANING[self.kind]} is that of “{most}”, the smallest of “{least}”."]
+        return [i for i in order if not (self.unknown and self.unknown[i])]
+
+    @property
+    def _below(self) -> Tensor:
+        """(P,) bool: surely below the largest value of known words, member by member."""
+        top = self._order[:1] or [0]
+        return interval(self.members[:, top] - self.members, self.aggregation)[0] > 0
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, in the order in which they were asked."""
-        return _frame({"prompt": self.prompts}, self)
+        return _frame({"prompt": self.prompts}, self).assign(verdict=self.verdict)
 
     def plot(self, title: str = "") -> Figure:
         """Each prompt's quartiles over members and its interval, largest value first."""
         order = self.value.argsort(descending=True, stable=True)
-        names = [self.prompts[i] for i in order.tolist()]
+        names = [_with_unknown(self.prompts[i], self.unknown, i) for i in order.tolist()]
         return _quartile_bars(
             names,
             self.members[:, order],
@@ -200,7 +253,8 @@ class Comparisons(_OfMembers):
         if self.warning:
             return [self.warning]
         rows = zip(self.a, self.b, self.verdict, strict=True)
-        return [f"“{a}” against “{b}”: {verdict}." for a, b, verdict in rows]
+        said = [f"“{a}” against “{b}”: {verdict}." for a, b, verdict in rows]
+        return said + unknown_said(self.unknown)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a pair: difference, spread, interval, quartiles, probability, verdict."""
@@ -210,7 +264,10 @@ class Comparisons(_OfMembers):
 
     def plot(self, title: str = "") -> Figure:
         """Fig. 3: quartiles and interval of each difference; right of 0 it is worse on a."""
-        names = [f"{a}\nagainst {b}" for a, b in zip(self.a, self.b)]
+        pairs = zip(self.a, self.b)
+        names = [
+            _with_unknown(f"{a}\nagainst {b}", self.unknown, i) for i, (a, b) in enumerate(pairs)
+        ]
         text = {
             "regressor": "predicted loss of the first − of the second",
             "ranker": "rank score of the first − of the second",
@@ -222,6 +279,11 @@ class Comparisons(_OfMembers):
     def save(self, folder: str | Path) -> None:
         """Write comparisons.csv."""
         _save(self.to_frame(), folder, "comparisons")
+
+
+def _with_unknown(name: str, unknown: Sequence[Sequence[str]], row: int) -> str:
+    words = unknown[row] if unknown else ()
+    return f"{name}\n(unknown: {', '.join(words)})" if words else name
 
 
 def _frame(named: dict[str, Sequence[str]], found: "Answers | Comparisons") -> pd.DataFrame:

@@ -14,14 +14,17 @@ from torch import Tensor
 
 from visiondx.core.files import atomic_write
 from visiondx.core.stats import Estimate
-from visiondx.llm2loss.answers import aggregated, interval
+from visiondx.llm2loss.answers import aggregated, interval, unknown_said
 from visiondx.llm2loss.resampling import doubt, titled
 from visiondx.show import plots
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Scores of A attributes and of their absence, member by member."""
+    """Scores of A attributes and of their absence, member by member.
+
+    ``unknown`` are the words of each attribute that the encoder cannot know.
+    """
 
     attributes: tuple[str, ...]
     present: Tensor  # (E, A)
@@ -30,6 +33,7 @@ class Audit:
     aggregation: str
     seed: int
     skill: Estimate  # of the loss model, see ``LossModel``
+    unknown: tuple[tuple[str, ...], ...] = ()
 
     @property
     def warning(self) -> str:
@@ -58,16 +62,18 @@ class Audit:
 
     @property
     def verdict(self) -> list[str]:
-        """Of each attribute: "worse with it" or "better with it", "cannot tell", or "nothing can be
-        said", by a loss model that knows no more than chance.
+        """Of each attribute: "worse with it" or "better with it", "cannot tell", "unknown words",
+        or "nothing can be said", by a loss model that knows no more than chance.
         """
         if self.warning:
             return ["nothing can be said"] * len(self.attributes)
         ends = zip(*(end.tolist() for end in self.interval), strict=True)
-        return [
+        found = [
             "worse with it" if low > 0 else "better with it" if high < 0 else "cannot tell"
             for low, high in ends
         ]
+        unknown = self.unknown or [()] * len(found)
+        return ["unknown words" if words else said for words, said in zip(unknown, found)]
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -94,10 +100,11 @@ class Audit:
         if self.warning:
             return [self.warning]
         found = dict(zip(self.attributes, self.verdict, strict=True))
-        told = [name for name in self.estimates if found[name] != "cannot tell"]
-        if not told:
-            return ["Of none of these attributes it can be told on which side the model is worse."]
-        return [f"“{name}”: the model is {found[name]}." for name in told]
+        told = [name for name in self.estimates if found[name].endswith("with it")]
+        said = [f"“{name}”: the model is {found[name]}." for name in told] or [
+            "Of none of these attributes it can be told on which side the model is worse."
+        ]
+        return said + unknown_said(self.unknown)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an attribute, the largest RMM first."""

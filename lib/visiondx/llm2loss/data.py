@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, reading
+from visiondx.llm2loss.arrays import read_numbers
 from visiondx.llm2loss.cache import Embedded, embed
-from visiondx.llm2loss.tables import locate, match, read_columns, read_numbers
+from visiondx.llm2loss.paths import locate, match
+from visiondx.llm2loss.tables import read_columns
 from visiondx.models.encoder import Encoder
 from visiondx.models.modes import evaluating
 
@@ -208,6 +210,7 @@ def read_table(
     encoder: Encoder,
     folder: str | Path | None = None,
     *,
+    images: str | Path | None = None,
     image: str = "image",
     loss: str = "loss",
     skip_unreadable: bool = False,
@@ -218,7 +221,8 @@ def read_table(
     be written with a comma.
 
     Args:
-        path: relative image paths start at its folder, and may lack their suffix.
+        path: image paths may lack their suffix.
+        images: the folder where relative image paths start; None: that of the table.
         folder, skip_unreadable: see ``embed``.
         image, loss: names of the two columns.
 
@@ -227,10 +231,11 @@ def read_table(
             are named), images that do not exist or cannot be read, or what ``LossData`` refuses.
     """
     path = Path(path)
-    names, losses = read_columns(path, image, loss)
+    names, numbers = read_columns(path, image, loss)
+    losses = torch.tensor(numbers, dtype=torch.float32)
     # before the images are embedded, which takes long; the embeddings stand in for them
     LossData(torch.zeros(len(losses), 1), losses)
-    paths = locate(path.parent, names)
+    paths = locate(path.parent if images is None else Path(images), names)
     found = embed(paths, encoder, folder, skip_unreadable=skip_unreadable)
     kept = tuple(names[row] for row in found.rows.tolist())
     return LossData(found.embeddings, losses[found.rows], found.encoder, kept)

@@ -6,7 +6,6 @@ is in a cache already is neither decoded nor encoded again.
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visiondx.core.errors import InputError, reason
+from visiondx.llm2loss.paths import check_there, files
 from visiondx.llm2loss.pixels import check_range, pixels
 from visiondx.models.preprocess import Preprocess
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 THREADS = 4  # that read and decode files
 
 Source = str | Path | Sequence[str | Path] | Dataset | Tensor | Iterable
@@ -70,50 +69,9 @@ def batches(
     parts = [range(i, min(i + size, len(source))) for i in range(0, len(source), size)]
     if not isinstance(source, Dataset) and all(isinstance(path, str | Path) for path in source):
         paths = [Path(path) for path in source]
-        absent = [str(path) for path in paths if not os.path.lexists(path)]
-        if absent:
-            raise InputError(
-                f"{len(absent)} of {len(paths)} images do not exist, such as {absent[0]}: "
-                "check the paths."
-            )
+        check_there(paths)
         return (_of_files([paths[i] for i in part], preprocess) for part in parts), len(parts)
     return (_of_items(source, part, preprocess) for part in parts), len(parts)
-
-
-def files(folder: str | Path) -> list[Path]:
-    """The image files under a folder, sorted by path; hidden ones are left out.
-
-    A file without a suffix is one if it begins as an image does. A link to nothing stays in the
-    list: it stands for an image that cannot be read.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"No folder of images at {folder}: check the path.")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if (path.suffix.lower() in SUFFIXES or not path.suffix)
-        and not any(part[0] == "." for part in path.relative_to(folder).parts)
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
-        and (path.suffix or _begins_as_image(path))
-    )
-    if not found:
-        raise InputError(
-            f"No image in {folder}: files must end in {', '.join(sorted(SUFFIXES))}, or have no "
-            "suffix and be images."
-        )
-    return found
-
-
-def _begins_as_image(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except Exception:  # a decoder that does not know it
-        return False
 
 
 def _first(item: object) -> object:

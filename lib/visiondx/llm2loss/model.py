@@ -203,7 +203,9 @@ class LossModel:
         Raises:
             InputError: no encoder, no prompt, an empty one or one longer than the context.
         """
-        return Answers(tuple(prompts), self._texts(prompts), *self._about)
+        found = self._texts(prompts)
+        unknown = unknown_to(self.encoder, prompts)
+        return Answers(tuple(prompts), found, *self._about, unknown)
 
     def compare(self, a: str | Sequence[str], b: str | Sequence[str]) -> Comparisons:
         """On which of two sentences is the black box worse (Fig. 3)? Pair by pair.
@@ -233,7 +235,8 @@ class LossModel:
         names = tuple(attributes)
         texts = [*names, *(negation.format(name) for name in names)]
         present, absent = self._texts(texts).split(max(1, len(names)), 1)
-        return Audit(names, present, absent, self.sign, self.aggregation, self.seed, self.skill)
+        about = (self.sign, self.aggregation, self.seed, self.skill)
+        return Audit(names, present, absent, *about, unknown_to(self.encoder, names))
 
     def to_frame(self) -> pd.DataFrame:
         """The training: one row an epoch and member, with the validation loss."""
