@@ -25,7 +25,7 @@ from visiondx.core.stats import LEVEL, Estimate
 from visiondx.core.words import plain
 from visiondx.llm2loss.resampling import doubt, titled
 from visiondx.show import plots
-from visiondx.show.words import figure_text, lend_fonts
+from visiondx.show.words import figure_text, lend_fonts, wrapped
 
 MEANING = {
     "regressor": "predicted loss",
@@ -321,6 +321,7 @@ def _quartile_bars(
         members: (E, len(names)). ends: of the intervals, which are drawn as thin lines.
         zero: draw the line at 0.
     """
+    names = [wrapped(name) for name in names]
     lines = sum(1 + name.count("\n") for name in names)
     height = 0.9 + 0.26 * lines + 0.2 * title.count("\n")
     figure, axis = plt.subplots(figsize=(6.4, height), layout="constrained")

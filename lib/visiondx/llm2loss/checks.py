@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.llm2loss.data import MINIMUM
+from visiondx.llm2loss.tables import MINIMUM
 from visiondx.models.encoder import Encoder
 
 VARIED = 10  # examples whose loss is not the commonest one: fewer leave nothing to learn

@@ -25,11 +25,10 @@ from visiondx.core.files import atomic_write, reading
 from visiondx.llm2loss.arrays import read_numbers
 from visiondx.llm2loss.cache import Embedded, embed
 from visiondx.llm2loss.paths import locate, match
-from visiondx.llm2loss.tables import read_columns
+from visiondx.llm2loss.tables import check_count, read_columns
 from visiondx.models.encoder import Encoder
 from visiondx.models.modes import evaluating
 
-MINIMUM = 50  # examples: fewer leave nothing to validate on
 SHOWN = 5  # rows named in a message
 
 
@@ -65,10 +64,7 @@ class LossData:
                 f"There are {len(x)} embeddings and {len(losses)} losses{names}: give one loss "
                 "for each image."
             )
-        if len(x) < MINIMUM:
-            raise InputError(
-                f"There are {len(x)} examples: an ensemble needs {MINIMUM} or more to learn from."
-            )
+        check_count(len(x))
         for name, good in (("loss", losses.isfinite()), ("embedding", x.isfinite().all(1))):
             bad = (~good).nonzero().flatten().tolist()
             if len(bad) == len(x):

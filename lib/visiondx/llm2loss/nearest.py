@@ -21,6 +21,7 @@ from visiondx.llm2loss.checks import needed
 from visiondx.llm2loss.data import LossData
 from visiondx.models.encoder import Encoder
 from visiondx.show import plots
+from visiondx.show.words import wrapped
 
 NEAR = 0.05  # share of the images that are near to a sentence
 
@@ -62,8 +63,8 @@ class Nearest:
     def plot(self, title: str = "") -> Figure:
         """The mean losses with their intervals; dashed: that of all images."""
         label = "mean loss of the nearest images (dashed: of all)"
-        found = {"nearest": self.estimates}
-        return plots.intervals(found, title, label, lines=[self.overall])
+        found = {wrapped(name): estimate for name, estimate in self.estimates.items()}
+        return plots.intervals({"nearest": found}, title, label, lines=[self.overall])
 
     def save(self, folder: str | Path) -> None:
         """Write nearest.csv."""

@@ -43,6 +43,24 @@ def check_question(
         seen.add(key)
 
 
+def check_source(table: str, model: str, folder: str) -> None:
+    """Raises InputError for losses that come from two places, or a model without its images."""
+    if table and model:
+        raise InputError(
+            f"Both a table, {table!r}, and a model, {model!r}, were given: the losses come from "
+            "one of them."
+        )
+    if model and not folder:
+        raise InputError(
+            f"The model {model!r} needs images: give a labelled folder, <class>/<image>, as "
+            "image_folder (--images)."
+        )
+    if folder and not (table or model):
+        raise InputError(
+            f"Images, {folder!r}, were given without losses: give a table of them, or a model."
+        )
+
+
 def sentences_of(
     ask: Sequence[str], compare: Sequence[Sequence[str]], attributes: Sequence[str] = ()
 ) -> list[str]:

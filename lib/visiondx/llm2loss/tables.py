@@ -13,6 +13,15 @@ from visiondx.core.errors import InputError, reason
 from visiondx.llm2loss.paths import some
 
 SEPARATORS = ",;\t|"
+MINIMUM = 50  # examples: fewer leave nothing to validate on
+
+
+def check_count(examples: int) -> None:
+    """Raises InputError for fewer examples than an ensemble can learn from."""
+    if examples < MINIMUM:
+        raise InputError(
+            f"There are {examples} examples: an ensemble needs {MINIMUM} or more to learn from."
+        )
 
 
 def read_columns(path: Path, image: str, loss: str) -> tuple[list[str], list[float]]:

@@ -13,6 +13,7 @@ from typing import Any
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import check_seed
 from visiondx.core.words import check_prompts, check_words
+from visiondx.llm2loss.question import check_question, check_source, sentences_of
 from visiondx.models import registry
 
 DIRECTIONS = ("auto", "relevance", "gradient")  # `zoom.estimate.CHOICES`, which needs torch
@@ -76,6 +77,22 @@ def _check_question(values: Mapping[str, Any]) -> None:
     if texts and isinstance(values.get("encoder"), str):
         registry.check_texts(values["encoder"], texts)
     _check_target(values)
+    _check_losses(values)
+
+
+def _check_losses(values: Mapping[str, Any]) -> None:
+    """What is asked of a table of losses, or of a model over a labelled folder."""
+    if "compare" not in values or "ask" not in values:
+        return
+    asked = [values.get(name) for name in ("ask", "compare", "attributes")]
+    source = [values.get(name) or "" for name in ("table", "model", "image_folder")]
+    check_source(*source)
+    if all(each is None for each in asked) and not any(source):
+        return  # the demo asks for itself
+    lists = [each or [] for each in asked]
+    check_question(*lists)
+    if isinstance(values.get("encoder"), str):
+        registry.check_texts(values["encoder"], sentences_of(*lists))
 
 
 def _check_target(values: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from visiondx.core.errors import InputError
 from visiondx.models import registry
-from visiondx.run import convert, folders, notebooks, presets, runs
+from visiondx.run import convert, folders, losses_command, notebooks, presets, runs
 from visiondx.run.checks import DIRECTIONS, TEMPLATES, absolute, check_target
 
 
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.set_defaults(command=_diagnose)
 
     convert.register(commands)
+    losses_command.add(commands, _run_and_tell)
     return parser
 
 

@@ -61,7 +61,8 @@ def image_grid(
     if rows is not None and len(rows) != height:
         raise InputError(f"image_grid got {len(rows)} row names for {height} rows.")
     columns = min(columns, len(images))
-    margin = 0.08 * max(map(len, rows)) if rows else 0  # inches that the row names take
+    lines = [len(line) for row in rows or () for line in row.splitlines()]
+    margin = 0.08 * max(lines, default=0)  # inches that the row names take
     size = (CELL * columns + margin, (CELL + (0.2 if titles else 0)) * height)
     figure, axes = plt.subplots(height, columns, figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)

@@ -1,6 +1,7 @@
 """A person's words in a figure, in whatever script they are."""
 
 import re
+import textwrap
 import unicodedata
 import warnings
 from contextlib import suppress
@@ -31,6 +32,11 @@ def figure_text(words: object) -> str:
             stacklevel=2,
         )
     return "".join(c if c not in lacking else "" if _invisible(c) else _code(c) for c in text)
+
+
+def wrapped(text: str, width: int = 44) -> str:
+    """A sentence in lines of so many characters, between words; its own line breaks stay."""
+    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, width))
 
 
 def lend_fonts(figure: Figure) -> Figure:

@@ -1,0 +1,129 @@
+"""``visiondx losses``: a table of losses, or a model and a labelled folder, and sentences."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from visiondx.core.errors import InputError
+from visiondx.llm2loss.paths import check_there, labelled, locate
+from visiondx.llm2loss.question import check_question, check_source
+from visiondx.llm2loss.tables import check_count, read_columns
+from visiondx.run import notebooks
+from visiondx.run.checks import check_target
+
+Run = Callable[[Path, str, dict[str, Any], Any], Path]  # notebook, preset, parameters, folder
+PASSED = ("image_column", "loss_column", "skip_unreadable", "encoder", "seed")
+
+
+def add(commands: Any, run: Run) -> None:
+    """Add the subcommand; ``run`` runs a notebook and tells what it found."""
+    losses = commands.add_parser(
+        "losses", help="where a model will do worse: a table of losses and sentences in"
+    )
+    losses.add_argument(
+        "table", nargs="?", metavar="TABLE", help="CSV or Parquet: a row an image, and its loss"
+    )
+    losses.add_argument(
+        "--model",
+        metavar="SPEC",
+        help="instead of a table: path/to/file.py:function, whose cross-entropy is the loss",
+    )
+    losses.add_argument(
+        "--images",
+        metavar="DIR",
+        help="where the table's paths start (default: beside it); of a model, <class>/<image>",
+    )
+    losses.add_argument(
+        "--ask", nargs="*", action="extend", default=[], metavar="WORDS", help="sentences"
+    )
+    losses.add_argument(
+        "--compare",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("A", "B"),
+        help="on which of two sentences is it worse? may be given again",
+    )
+    losses.add_argument(
+        "--attributes",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="WORDS",
+        help="each against its absence, the largest difference first",
+    )
+    losses.add_argument("--image-column", metavar="NAME", help="of the table; default: image")
+    losses.add_argument("--loss-column", metavar="NAME", help="of the table; default: loss")
+    losses.add_argument(
+        "--skip-unreadable", action="store_true", default=None, help="leave out damaged images"
+    )
+    losses.add_argument(
+        "--encoder", metavar="NAME", help="embedded (default), or of open_clip, such as ViT-B-32"
+    )
+    losses.add_argument(
+        "--encoder-weights", metavar="W", help="of open_clip: a tag such as openai, or a file"
+    )
+    losses.add_argument("--seed", type=int, metavar="N")
+    losses.add_argument("--name", help="of the run; default: the table's or the model's")
+    losses.add_argument("--out", metavar="DIR", help="default: runs/losses/NAME")
+    losses.add_argument("--preset", default="embedded", metavar="P", help="default: embedded")
+    losses.set_defaults(command=lambda given: _losses(given, run))
+
+
+def _losses(given: argparse.Namespace, run: Run) -> None:
+    asked = {name: getattr(given, name) for name in ("ask", "compare", "attributes")}
+    if not (given.table or given.model):
+        raise InputError(_no_source(given))
+    check_source(given.table or "", given.model or "", given.images or "")
+    check_question(**asked)
+    images = Path(given.images).expanduser().resolve() if given.images else None
+    if given.table:
+        source = _table(given, images)
+        stem = Path(source["table"]).stem
+    else:
+        source = {"model": check_target(given.model, "multiclass")}
+        check_count(len(labelled(images)[1]))
+        stem = Path(source["model"].rpartition(":")[0] or source["model"]).stem
+    if images is not None:
+        source["image_folder"] = str(images)
+    name = given.name or re.sub(r"\W+", "-", stem).strip("-")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
+    passed = {n: getattr(given, n) for n in PASSED if getattr(given, n) is not None}
+    if given.encoder_weights is not None:
+        passed["encoder_weights"] = _absolute(given.encoder_weights)
+    path = notebooks.ROOT / "notebooks" / "losses.ipynb"
+    out = given.out or notebooks.ROOT / "runs" / "losses" / name
+    run(path, given.preset, {"name": name, **source, **asked, **passed}, out)
+
+
+def _no_source(given: argparse.Namespace) -> str:
+    """What is missing; a table that stands behind the sentences was read as one of them."""
+    words = [*given.ask, *given.attributes]
+    taken = [word for word in words if Path(word).suffix.lower() in (".csv", ".parquet")]
+    if taken:
+        return f"{taken[0]!r} was read as a sentence: name the table first, before --ask."
+    return (
+        "There are no losses: name a table, such as losses.csv with the columns image and loss, or "
+        "--model path/to/file.py:function with --images."
+    )
+
+
+def _table(given: argparse.Namespace, images: Path | None) -> dict[str, Any]:
+    """The table's parameter, once its columns, losses and images are found to be there."""
+    table = Path(given.table).expanduser().resolve()
+    if images is not None and not images.is_dir():
+        raise InputError(f"No folder of images at {images}: check the path.")
+    image, loss = given.image_column or "image", given.loss_column or "loss"
+    names, losses = read_columns(table, image, loss)
+    check_count(len(losses))
+    check_there(locate(table.parent if images is None else images, names))
+    return {"table": str(table)}
+
+
+def _absolute(weights: str) -> str:
+    """A file's whole path; a tag stays as it is."""
+    path = Path(weights).expanduser()
+    return str(path.resolve()) if path.is_file() else weights
