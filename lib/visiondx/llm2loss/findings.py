@@ -7,6 +7,7 @@ from pathlib import Path
 from visiondx.core.files import atomic_write
 from visiondx.core.results import Result
 from visiondx.core.stats import Estimate
+from visiondx.core.words import plain
 from visiondx.llm2loss.answers import Answers, Comparisons
 from visiondx.llm2loss.audit import Audit
 from visiondx.llm2loss.data import LossData
@@ -46,13 +47,29 @@ class LossFindings:
             return f"{self.warning[0].upper()}{self.warning[1:]}."
         skill = self.model.skill
         lines = [
-            "On images that they had not seen, the members' order and that of the losses agree "
-            f"with Spearman's correlation {skill.value:.2f} (95 % interval {skill.low:.2f} to "
-            f"{skill.high:.2f}, {skill.n} images; chance is 0)."
+            "The loss model knows more than chance: on images that its members had not seen, its "
+            f"order and that of the losses agree (Spearman {skill.value:.2f}, 95 % interval "
+            f"{skill.low:.2f} to {skill.high:.2f}, {skill.n} images; 0 is chance)."
         ]
         asked = (self.comparisons, self.answers, self.audit)
         lines += [line for part in asked if part is not None for line in part.said]
-        return "\n".join(dict.fromkeys(lines))
+        return "\n".join(dict.fromkeys(lines + self._against()))
+
+    def _against(self) -> list[str]:
+        """A line for each pair of which the nearest images say the opposite."""
+        if self.comparisons is None:
+            return []
+        found, said = self.comparisons, []
+        means = {plain(name): e.value for name, e in self.nearest.estimates.items()}
+        rows = zip(found.a, found.b, found.verdict, found.worse.tolist(), strict=True)
+        for a, b, verdict, worse in rows:
+            first, second = means[plain(a)], means[plain(b)]
+            if verdict.startswith("worse on") and (first > second) != worse:
+                said.append(
+                    f"Mind that the images nearest to “{a}” had a mean loss of {first:.2f}, those "
+                    f"nearest to “{b}” {second:.2f}: the other way round."
+                )
+        return said
 
     def metrics(self) -> dict[str, Estimate]:
         """For ``run.runs.record``: skill, and the value of each part by its words."""

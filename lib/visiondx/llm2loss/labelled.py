@@ -153,7 +153,7 @@ def check_order(answers: Tensor, predicted: Tensor, classes: Sequence[str]) -> N
     counts = torch.bincount(answers * k + predicted, minlength=k * k).view(k, k).numpy()
     rows, columns = linear_sum_assignment(-counts)
     right, best = np.trace(counts) / n, counts[rows, columns].sum() / n
-    if best >= 0.5 and best - right > LIKELIER + 2 / n**0.5:
+    if best >= 0.5 and best - right > LIKELIER + 1 / n**0.5:
         wrong = next(i for i, j in zip(rows, columns) if i != j and counts[i, j])
         raise InputError(
             f"Taken in the order of the folders' names, the model's outputs are right on "

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from visiondx.core.files import atomic_write
 from visiondx.core.stats import Estimate, bootstrap
+from visiondx.llm2loss.answers import unknown_said
 from visiondx.llm2loss.checks import needed
 from visiondx.llm2loss.data import LossData
 from visiondx.models.encoder import Encoder
+from visiondx.models.vocabulary import unknown_to
 from visiondx.show import plots
 from visiondx.show.words import wrapped
 
@@ -28,12 +30,17 @@ NEAR = 0.05  # share of the images that are near to a sentence
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of P sentences, the nearest of N images."""
+    """Of P sentences, the nearest of N images.
+
+    ``unknown`` are the words of each sentence that the encoder cannot know: something is nearest
+    to gibberish, too.
+    """
 
     sentences: tuple[str, ...]
     rows: Tensor  # (P, k) int64, of the images, the nearest first
     losses: Tensor  # (P, k), in their order
     overall: float  # the mean loss of all N
+    unknown: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -48,17 +55,23 @@ class Nearest:
     @property
     def said(self) -> list[str]:
         """On which sentence's images the losses were largest and smallest."""
-        order = sorted(self.estimates, key=lambda name: -self.estimates[name].value)
+        unknown = self.unknown or [()] * len(self.sentences)
+        known = [name for name, words in zip(self.sentences, unknown) if not words]
+        order = sorted(known, key=lambda name: -self.estimates[name].value)
+        if not order:
+            return unknown_said(self.unknown)
         found = [
             f"{self.estimates[name].value:.2f} on those nearest to “{name}”"
             for name in dict.fromkeys((order[0], order[-1]))
         ]
-        return [f"The mean loss of all images is {self.overall:.2f}, {' and '.join(found)}."]
+        said = f"The mean loss of all images is {self.overall:.2f}, {' and '.join(found)}."
+        return [said, *unknown_said(self.unknown)]
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sentence: the mean loss of its nearest images, and that of all images."""
         rows = [{"sentence": name} | e.as_dict() for name, e in self.estimates.items()]
-        return pd.DataFrame(rows).assign(all_images=self.overall)
+        unknown = [", ".join(words) for words in self.unknown] or ""
+        return pd.DataFrame(rows).assign(all_images=self.overall, unknown=unknown)
 
     def plot(self, title: str = "") -> Figure:
         """The mean losses with their intervals; dashed: that of all images."""
@@ -83,4 +96,5 @@ def nearest(data: LossData, encoder: Encoder, sentences: Sequence[str], least: i
     likeness = words @ F.normalize(data.embeddings, dim=1).T  # (P, N)
     count = min(len(data), max(least, round(NEAR * len(data))))
     rows = likeness.topk(count, dim=1).indices
-    return Nearest(tuple(sentences), rows, data.losses[rows], float(data.losses.mean()))
+    overall, unknown = float(data.losses.mean()), unknown_to(encoder, sentences)
+    return Nearest(tuple(sentences), rows, data.losses[rows], overall, unknown)

@@ -66,4 +66,7 @@ def sentences_of(
 ) -> list[str]:
     """All sentences of a question, each once, in their order."""
     every = [*ask, *(sentence for pair in compare for sentence in pair), *attributes]
-    return list({plain(sentence): sentence for sentence in reversed(every)}.values())[::-1]
+    found: dict[str, str] = {}
+    for sentence in every:
+        found.setdefault(plain(sentence), sentence)
+    return list(found.values())

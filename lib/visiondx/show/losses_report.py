@@ -26,6 +26,12 @@ SECTIONS = {  # what each part is called in links and files
     "Audit": "audit",
     "Nearest": "nearest",
 }
+COLUMNS = {
+    "compared": ("Pair", "Difference", "95 % interval", "Verdict"),
+    "asked-alone": ("Sentence", "Score", "95 % interval", "Verdict"),
+    "audit": ("Attribute", "Gap", "95 % interval", "Verdict"),
+    "nearest": ("Sentence", "Mean loss", "95 % interval", ""),
+}
 
 
 def write_losses(
@@ -48,11 +54,9 @@ def write_losses(
         truth: where it is known, tables of any columns, each with what it shows.
     """
     parts = [_part(result) for result in found.results]
-    frame = found.nearest.to_frame()
     strips = [
         {
             "sentence": sentence,
-            "mean": float(frame["value"][k]),
             "images": _strip(found.nearest.rows[k][:SHOWN], losses, pictures),
         }
         for k, sentence in enumerate(found.nearest.sentences)
@@ -84,33 +88,34 @@ def write_losses(
 def _part(result: Any) -> dict[str, Any]:
     """A section: its figure, the rows that a reader needs, and the whole table to download."""
     frame, name = result.to_frame(), SECTIONS[type(result).__name__]
-    rows = [_row(name, row) for row in frame.to_dict("records")]
-    said = "; ".join(f"{row['name']} {row['Value']} ({row['95 % interval']})" for row in rows)
+    ranked = frame.sort_values("value", ascending=False) if name == "asked-alone" else frame
+    rows = [_row(name, row) for row in ranked.to_dict("records")]
+    said = "; ".join(f"{of} {value} ({ends})" for of, value, ends, _ in rows)
     return {
         "name": name,
         "heading": result.heading,
         "figure": data_uri(png(result.plot())),
         "alt": f"{result.heading}. {said}.",
-        "columns": [column for column in rows[0] if column != "name"],
+        "columns": COLUMNS[name],
         "rows": rows,
         "csv": data_uri(frame.to_csv(index=False).encode(), "text/csv;charset=utf-8"),
     }
 
 
-def _row(name: str, row: Mapping[str, Any]) -> dict[str, str]:
-    """What is shown of a row of a result's table, in words."""
+def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is shown of a row of a result's table, under ``COLUMNS``."""
     ends = f"{row['low']:.2f} to {row['high']:.2f}"
     if name == "compared":
-        said = {"name": f"{row['a']} — against — {row['b']}", "Value": f"{row['value']:+.2f}"}
-        return said | {"95 % interval": ends, "Verdict": row["verdict"]}
-    if name == "asked-alone":
-        said = {"name": row["prompt"], "Value": f"{row['value']:+.2f}"}
-        return said | {"95 % interval": ends, "Verdict": row["verdict"]}
-    if name == "audit":
-        said = {"name": row["attribute"], "Value": f"{row['rmm']:.2f}"}
-        return said | {"95 % interval": ends, "Verdict": row["verdict"]}
-    said = {"name": row["sentence"], "Value": f"{row['value']:.2f}"}
-    return said | {"95 % interval": ends, "Of all images": f"{row['all_images']:.2f}"}
+        pair = f"{row['a']} — against — {row['b']}"
+        found = (pair, f"{row['value']:+.2f}", ends, row["verdict"])
+    elif name == "asked-alone":
+        found = (row["prompt"], f"{row['value']:+.2f}", ends, row["verdict"])
+    elif name == "audit":
+        found = (row["attribute"], f"{row['rmm']:.2f}", ends, row["verdict"])
+    else:
+        said = f"unknown words: {row['unknown']}" if row["unknown"] else ""
+        found = (row["sentence"], f"{row['value']:.2f}", ends, said)
+    return (found[0], *(text.replace("-", "−") for text in found[1:3]), found[3])
 
 
 def _strip(

@@ -68,15 +68,15 @@ class Demo:
             true = self._losses(list(said), images, seed)
             if true:
                 rows = [
-                    {"Sentence": text, "True mean loss": e.value, "from": e.low, "to": e.high,
-                     "Value here": said[text]}
+                    {"Sentence": text, "True mean loss": e.value, "95 % interval": _ends(e),
+                     "Score here": said[text]}
                     for text, e in true.items()
                 ]  # fmt: skip
                 frame = pd.DataFrame(rows).sort_values("True mean loss", ascending=False)
                 tables.append(("Sentences", frame))
                 metrics |= {f"truth.{text}": e for text, e in true.items()}
                 if len(true) > 2:
-                    pair = frame["True mean loss"].to_numpy(), frame["Value here"].to_numpy()
+                    pair = frame["True mean loss"].to_numpy(), frame["Score here"].to_numpy()
                     metrics["truth.spearman"] = correlation(*pair, "Spearman")
         if found.comparisons is not None:
             rows, right = self._pairs(found, images, seed)
@@ -112,12 +112,16 @@ class Demo:
             true = f"worse on the {'first' if gap.value > 0 else 'second'}"
             rows.append(
                 {"Pair": f"{first} — against — {second}", "True difference": gap.value,
-                 "from": gap.low, "to": gap.high, "Truly": true if known else "not known",
+                 "95 % interval": _ends(gap), "Truly": true if known else "not known",
                  "Said here": verdict}
             )  # fmt: skip
             if known and verdict.startswith("worse on"):
                 right.append(worse == (gap.value > 0))
         return rows, right
+
+
+def _ends(found: Estimate) -> str:
+    return f"{found.low:.2f} to {found.high:.2f}".replace("-", "−")
 
 
 def open_demo(encoder: Encoder, count: int, seed: int, folder: str | None = None) -> Demo:
