@@ -38,6 +38,12 @@ SMALL = {
         "images": 4,
         "steps": 1,
     },
+    "zoom/03_sensitivity": {
+        "attributes": ["bangs", "smiling", "young"],
+        "seeds": [100, 101],
+        "images": 2,
+        "steps": 1,
+    },
 }
 RECORDED = {  # what must be found: (least, most)
     "zoom/02_single_attribute_counterfactuals": {
@@ -46,11 +52,13 @@ RECORDED = {  # what must be found: (least, most)
         "seen.a face with bangs": (0, 1),
         "flip_rate.target alone": (0, 1),
     },
+    "zoom/03_sensitivity": {"h.bangs": (0.2, 1), "h.smiling": (0, 0.2), "apart": (0, 1)},
 }
 FIGURES = {
     "zoom/02_single_attribute_counterfactuals": {
         *("strips", "strips_median", "trajectories", "losses"),
     },
+    "zoom/03_sensitivity": {"fig4a_balanced", "counterfactuals"},
 }
 JUDGED = ("truth", "judged", "kept", "success", "controls", "planted")  # what a world alone tells
 

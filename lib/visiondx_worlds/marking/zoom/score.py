@@ -7,7 +7,7 @@ attribute that does not matter.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,11 +39,11 @@ MATTERS = 0.05  # mean change of the target's probability
 
 @dataclass(frozen=True)
 class Case:
-    """One embedded target: a measurement for each seed, and the truth, of the same attributes."""
+    """One target: a measurement for each seed, and the truth, of the same attributes."""
 
     name: str
     measured: tuple[Sensitivity, ...]
-    truth: Sensitivity
+    truth: Sensitivity | None  # None: no world knows it, see ``own``
     planted: str | None = None  # None: a balanced target, a control
     label: str | None = None  # the target's own attribute, where that was asked for, too
     world: str = ""  # targets of one world see the same images
@@ -58,6 +58,12 @@ class Case:
         if self.planted or not measured.apart:
             return False
         return bool(self.truth.raw[self.truth.attributes.index(measured.rank[0])] < matters)
+
+    def to_frame(self) -> pd.DataFrame:
+        """h of each attribute, measured and, where it is known, true."""
+        sides = {"measured": self.pooled, "true": self.truth}
+        known = {side: found.raw for side, found in sides.items() if found is not None}
+        return pd.DataFrame(known, index=self.pooled.attributes)
 
     @property
     def unlabelled(self) -> Sensitivity:
@@ -97,19 +103,61 @@ def run_case(
         InputError: no such target, a target of another world, unusable words, or no edit of one.
     """
     world, target = interventions.world, Target.load(name).to(generator.style_mean.device)
-    held = label_prompts(world, target)
     label, planted = target.config["label"], target.config["planted"]
     asked = [label] * (planted is None) + [a for a in attributes if a != label]
-    prompts = [world.prompt(a) for a in asked]
-    weights = fingerprint(name)
-    own = None
-    if edits is not None:
-        edits = edits.of(prompts)
-        own = digest(delta_s=edits.delta_s, delta_t=edits.delta_t)
-    if edits is None and directions == "auto":  # seeds are kept under what it comes to
-        directions, M = settle(generator, encoder, directions, M)
+    measured = measure_seeds(
+        target,
+        fingerprint(name),
+        {a: world.prompt(a) for a in asked},
+        world.grammar.neutral,
+        generator,
+        encoder,
+        M,
+        held=label_prompts(world, target),
+        directions=directions,
+        edits=edits,
+        seeds=seeds,
+        images=images,
+        settings=settings,
+        folder=folder,
+    )
     truth = interventions.sensitivity(target, asked)
-    words = [prompts, world.grammar.neutral, held]
+    return Case(name, measured, truth, planted, None if planted else label, world.name)
+
+
+def measure_seeds(
+    target: Target,
+    made: str,
+    prompts: Mapping[str, str],
+    neutral: str,
+    generator,
+    encoder,
+    M: torch.Tensor | None = None,
+    *,
+    held: tuple[str, str] | None,
+    directions: str,
+    edits: Directions | None,
+    seeds: Sequence[int],
+    images: int,
+    settings: SearchSettings,
+    folder: str | Path | None,
+) -> tuple[Sensitivity, ...]:
+    """A target's diagnosis on every seed, under short names; see ``run_case`` and ``diagnose``.
+
+    Args:
+        made: fingerprint of the target: what is kept in the folder is found by it.
+        prompts: name -> the phrase that is asked about. held: what Eq. 8 holds fixed, if anything.
+
+    Raises:
+        InputError: unusable words, numbers or target, or no edit of one of the attributes.
+    """
+    phrases, own = list(prompts.values()), None
+    if edits is not None:
+        edits = edits.of(phrases)
+        own = digest(delta_s=edits.delta_s, delta_t=edits.delta_t)
+    elif directions == "auto":  # seeds are kept under what it comes to
+        directions, M = settle(generator, encoder, directions, M)
+    words = [phrases, neutral, held]
     models = [generator.fingerprint, encoder.fingerprint]
     parts = []
     for seed in seeds:
@@ -117,8 +165,8 @@ def run_case(
         def measure(seed=seed) -> Sensitivity:
             found = diagnose(
                 target,
-                prompts,
-                world.grammar.neutral,
+                phrases,
+                neutral,
                 generator,
                 encoder,
                 consistency=held,
@@ -129,12 +177,11 @@ def run_case(
                 edits=edits,
                 M=M,
             )
-            return found.sensitivity.renamed(asked)
+            return found.sensitivity.renamed(list(prompts))
 
-        made_of = [weights, words, images, seed, asdict(settings), directions, CHANNELS, own]
-        key = result_key(METHODS, *made_of, *models)
-        parts.append(kept_sensitivity(folder, key, measure))
-    return Case(name, tuple(parts), truth, planted, None if planted else label, world.name)
+        made_of = [made, words, images, seed, asdict(settings), directions, CHANNELS, own]
+        parts.append(kept_sensitivity(folder, result_key(METHODS, *made_of, *models), measure))
+    return tuple(parts)
 
 
 def score(cases: Sequence[Case], matters: float = MATTERS) -> dict[str, Estimate | float]:
@@ -174,24 +221,27 @@ def score(cases: Sequence[Case], matters: float = MATTERS) -> dict[str, Estimate
 
 
 def to_frame(cases: Sequence[Case], matters: float = MATTERS) -> pd.DataFrame:
-    """One row a target: what was found first, what is true, and whether that is an alarm."""
+    """One row a target: what was found first and, where it is known, what is true, and whether that
+    is an alarm.
+    """
     rows = []
     for case in cases:
         measured, truth = case.pooled, case.truth
-        rows.append(
-            {
-                "target": case.name,
-                "planted": case.planted or "–",
-                "first": measured.rank[0],
-                "apart": measured.apart,
-                "h": measured.raw.max(),
+        row = {
+            "target": case.name,
+            "planted": case.planted or "–",
+            "first": measured.rank[0],
+            "apart": measured.apart,
+            "h": measured.raw.max(),
+        }
+        if truth is not None:
+            row |= {
                 "truly first": truth.rank[0],
                 "true h": truth.raw.max(),
                 "planted rank": measured.place(case.planted) if case.planted else "–",
                 "false alarm": case.false_alarm(measured, matters),
-                "images": len(measured.change),
             }
-        )
+        rows.append(row | {"images": len(measured.change)})
     return pd.DataFrame(rows)
 
 
