@@ -206,6 +206,24 @@ def test_checkpointing_is_chosen_by_free_memory(monkeypatch):
         generator.checkpoint = None
 
 
+def test_images_are_drawn_in_parts_that_fit(monkeypatch):
+    generator = tiny()
+    styles, sizes = generator.sample_styles(7, 0), []
+    generator.network.synthesis.register_forward_hook(lambda *given: sizes.append(len(given[2])))
+    whole = generator.synthesize(styles)
+    each = generator.image_bytes(gradient=False)
+    monkeypatch.setattr("visiondx.models.generator.free_memory", lambda device: 6 * each)
+    assert torch.equal(generator.synthesize(styles), whole)  # too small to be looked at
+    monkeypatch.setattr("visiondx.models.generator.SMALL", 0)
+    assert torch.allclose(generator.synthesize(styles), whole, atol=1e-6)
+    assert sizes == [7, 7, 3, 3, 1]
+    generator.synthesize(styles.clone().requires_grad_())  # a search has its own batches
+    monkeypatch.setattr("visiondx.models.generator.free_memory", lambda device: 0)
+    generator.synthesize(styles[:2])
+    assert sizes[5:] == [7, 1, 1]
+    assert generator.synthesize(styles[:0]).shape == (0, 3, 16, 16)
+
+
 def saved_bytes(work):
     """Bytes of all tensors that autograd keeps for the backward pass, and what ``work`` gives."""
     held = {}

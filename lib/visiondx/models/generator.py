@@ -19,6 +19,7 @@ from visiondx.models.stylegan2 import Generator
 from visiondx.models.stylegan2_files import read_generator
 
 STATISTICS_SAMPLES = 10_000
+SMALL = 2**28  # bytes, of which there are so many that nobody looks
 SHARE = 8  # an image that keeps more than one part in so many of the free memory is checkpointed
 
 
@@ -106,6 +107,8 @@ class StyleGenerator(nn.Module):
     def synthesize(self, s: Tensor) -> Tensor:
         """s (B, c_S) -> images (B, 3, H, W) in [0, 1]; differentiable, noise constant.
 
+        Without a gradient, as many are drawn at once as half of the free memory holds.
+
         Raises:
             InputError: ``s`` is not a (B, c_S) tensor.
         """
@@ -114,9 +117,19 @@ class StyleGenerator(nn.Module):
                 f"Styles must have shape (B, {self.num_styles}), not {tuple(s.shape)}: "
                 "make them with sample_styles or styles."
             )
-        checkpoint = torch.is_grad_enabled() and s.requires_grad and self.checkpoints
-        image = self.network.synthesis(s, noise="const", checkpoint=checkpoint)
-        return ((image + 1) / 2).clamp(0, 1)
+        if torch.is_grad_enabled() and s.requires_grad:
+            images = self.network.synthesis(s, noise="const", checkpoint=self.checkpoints)
+        else:
+            parts = s.split(self._at_once(len(s)))
+            images = torch.cat([self.network.synthesis(part, noise="const") for part in parts])
+        return ((images + 1) / 2).clamp(0, 1)
+
+    def _at_once(self, images: int) -> int:
+        """How many of these images to draw together, without a gradient."""
+        each = self.image_bytes(gradient=False)
+        if images * each < SMALL or (free := free_memory(self.style_mean.device)) is None:
+            return max(1, images)
+        return max(1, min(images, free // 2 // each))
 
     @property
     def checkpoints(self) -> bool:
