@@ -311,6 +311,7 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
         "name": "my-model",
         "attributes": ["a face with bangs", "a smiling face"],
         "images": 8,
+        "directions": "auto",  # the command never computes a matrix unasked
     }
     assert capsys.readouterr().out.endswith("Done: out/report.html\n")
     (house / "out").mkdir()

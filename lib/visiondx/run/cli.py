@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--directions",
         choices=DIRECTIONS,
-        help="relevance (default), gradient (no matrix, seconds), or auto: as there is a matrix",
+        default="auto",
+        help="relevance (the matrix, days for a large generator), gradient (without, minutes), or "
+        "auto (default): relevance where there is a matrix, else gradient",
     )
     diagnose.add_argument(
         "--templates",
