@@ -185,7 +185,7 @@ def test_what_was_planted_in_a_table_is_found(tmp_path):
     first, *rest = found.verdict.splitlines()
     assert first.startswith("The loss model knows more than chance")
     assert "“red” against “blue”: worse on the first." in rest
-    assert "is that of “red”, surely above all others; the smallest is that of “blue”." in rest[2]
+    assert "is that of “red”, clearly above all others; the smallest is that of “blue”." in rest[2]
     # the nearest images, by hand: 10 of 90, those of the largest cosine
     assert found.nearest.sentences == ("blue", "red", "red green", "green")
     x = examples.data.embeddings
@@ -255,7 +255,7 @@ def test_of_unknown_words_nothing_is_said():
     answers = Answers(words, BOTH, "ranker", "mean", 0, KNOWS, NONE)
     assert answers.verdict == ["largest", "not the largest", "unknown words"]
     first, second = answers.said
-    assert "is that of “red”, surely above all others" in first
+    assert "is that of “red”, clearly above all others" in first
     assert second == "The encoder does not know “qwxzk”: nothing can be said about such words."
     assert answers.to_frame()["verdict"].tolist() == answers.verdict
     audit = Audit(words, BOTH, 0 * BOTH[:, :1] + BOTH[:, 1:2], 1, "mean", 0, KNOWS, NONE)
@@ -271,7 +271,7 @@ def test_the_largest_is_named_surely_only_where_the_members_agree():
     close = torch.tensor([[2.0, 1.9, 0.0], [1.0, 1.2, 0.0], [3.0, 2.9, 0.0], [2.0, 2.1, 0.0]])
     found = Answers(("a", "b", "c"), close, "ranker", "mean", 0, KNOWS)
     assert found.verdict[:2] == ["perhaps the largest"] * 2
-    assert "not surely above “a”" in found.said[0]
+    assert "not clearly above “a”" in found.said[0]
     alone = Answers(("a",), close[:, :1], "ranker", "mean", 0, KNOWS)
     assert alone.said[0].startswith("“a”: rank score (larger: worse) 2.00, 95 % interval")
 

@@ -101,7 +101,7 @@ class Answers(_OfMembers):
 
     @property
     def said(self) -> list[str]:
-        """The prompts with the largest and the smallest value, and whether that is sure; what is
+        """The prompts with the largest and the smallest value, and whether that is clear; what is
         not known; or that nothing can be said.
         """
         if self.warning:
@@ -110,7 +110,7 @@ class Answers(_OfMembers):
         if len(order) > 1:
             most, least = self.prompts[order[0]], self.prompts[order[-1]]
             near = [f"“{self.prompts[i]}”" for i in order[1:] if not self._below[i]]
-            sure = f"not surely above {', '.join(near)}" if near else "surely above all others"
+            sure = f"not clearly above {', '.join(near)}" if near else "clearly above all others"
             said.append(
                 f"The largest {MEANING[self.kind]} is that of “{most}”, {sure}; the smallest is "
                 f"that of “{least}”."
@@ -125,7 +125,7 @@ class Answers(_OfMembers):
 
     @property
     def verdict(self) -> list[str]:
-        """Of each prompt: "largest", surely above all others; "perhaps the largest", not surely
+        """Of each prompt: "largest", clearly above all others; "perhaps the largest", not clearly
         below another; "not the largest"; "unknown words"; or "nothing can be said".
         """
         if self.warning:
@@ -144,7 +144,7 @@ class Answers(_OfMembers):
 
     @property
     def _below(self) -> Tensor:
-        """(P,) bool: surely below the largest value of known words, member by member."""
+        """(P,) bool: clearly below the largest value of known words, member by member."""
         top = self._order[:1] or [0]
         return interval(self.members[:, top] - self.members, self.aggregation)[0] > 0
 

@@ -8,7 +8,7 @@ from visiondx.core.files import atomic_write
 from visiondx.core.results import Result
 from visiondx.core.stats import Estimate
 from visiondx.core.words import plain
-from visiondx.llm2loss.answers import Answers, Comparisons
+from visiondx.llm2loss.answers import Answers, Comparisons, unknown_said
 from visiondx.llm2loss.audit import Audit
 from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings
@@ -53,7 +53,10 @@ class LossFindings:
         ]
         asked = (self.comparisons, self.answers, self.audit)
         lines += [line for part in asked if part is not None for line in part.said]
-        return "\n".join(dict.fromkeys(lines + self._against()))
+        unknown = unknown_said(self.nearest.unknown)  # of all parts in one sentence
+        own = [unknown_said(part.unknown) for part in asked if part is not None]
+        lines = [line for line in lines if [line] not in own]
+        return "\n".join(lines + self._against() + unknown)
 
     def _against(self) -> list[str]:
         """A line for each pair of which the nearest images say the opposite."""

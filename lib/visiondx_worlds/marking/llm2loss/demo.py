@@ -111,7 +111,7 @@ class Demo:
             known = gap.low > 0 or gap.high < 0
             true = f"worse on the {'first' if gap.value > 0 else 'second'}"
             rows.append(
-                {"Pair": f"{first} — against — {second}", "True difference": gap.value,
+                {"First": first, "Second": second, "True difference": gap.value,
                  "95 % interval": _ends(gap), "Truly": true if known else "not known",
                  "Said here": verdict}
             )  # fmt: skip
