@@ -8,6 +8,7 @@ the real ones do. The source that it carries ends the process, should anybody ru
 import argparse
 import pickle
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -65,7 +66,8 @@ class Persistent(nn.Module):
         self.__dict__["named"] = class_name
 
     def __reduce__(self):
-        state = dict(self.__dict__)
+        kept = ("_parameters", "_buffers", "_modules")  # as the PyTorch of that time had them
+        state = {n: OrderedDict(v) if n in kept else v for n, v in self.__dict__.items()}
         meta = {"type": "class", "version": 6, "module_src": SOURCE}
         meta |= {"class_name": state.pop("named"), "state": state}
         return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (meta,), None

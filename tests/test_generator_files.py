@@ -109,6 +109,8 @@ def test_each_class_has_a_generator_of_its_own(tmp_path):
     for wrong in (4, -1, "cat", True, 1.5):
         with pytest.raises(InputError, match=f"no class {wrong!r}: choose one from 0 to 3"):
             StyleGenerator.open(path, wrong)
+    with pytest.raises(InputError, match="an empty z"):  # a class alone, always the same picture
+        StyleGenerator.open(write_ada(tmp_path / "no_z.pkl", z_dim=0, c_dim=2), 1)
     with pytest.raises(InputError, match="knows no classes: leave out class 1"):
         StyleGenerator.open(write_ada(tmp_path / "plain.pkl"), 1)
 
@@ -171,11 +173,13 @@ def test_a_pickle_of_the_tensorflow_code(tmp_path):
     compare(StyleGenerator.open(tmp_path / "stylegan2.pkl"), from_tf(arrays))
 
 
-def lacking(name: str, within: str = "G_ema"):
-    """A dict of which a module lacks one child."""
-    network = generator()
-    del network._modules[name]
-    return {within: network}
+def lacking(*names: str):
+    """A network of which a module lacks one child."""
+    network = module = generator()
+    for name in names[:-1]:
+        module = module._modules[name]
+    del module._modules[names[-1]]
+    return {"G_ema": network}
 
 
 def renamed(name: str):
@@ -198,6 +202,15 @@ def spoiled(value: float):
     return {"G_ema": network}
 
 
+def relu(*names: str):
+    network = generator()
+    module = network
+    for name in names:
+        module = getattr(module, name)
+    module.__dict__["activation"] = "relu"
+    return {"G_ema": network}
+
+
 def filtered():
     network = generator()
     network.synthesis.b8.conv0.resample_filter = torch.full((4, 4), 1 / 16)
@@ -210,11 +223,15 @@ OTHERS = {
     "configuration before F": (lambda: {"G_ema": generator(architecture="orig")}, "'orig'"),
     "another class": (lambda: renamed("TriPlaneGenerator"), "of TriPlaneGenerator"),
     "no mapping": (lambda: lacking("mapping"), "another architecture"),
+    "no mapping layer": (lambda: lacking("mapping", "fc0"), "damaged"),
+    "a lacking layer": (lambda: lacking("synthesis", "b16", "conv0"), "lacks synthesis.b16.conv0"),
     "without G_ema": (lambda: {"G": generator()}, r"no G_ema \(it holds training_set_kwargs, G\)"),
     "no dict": (lambda: [1, 2], r"no G_ema \(it holds list\)"),
     "G_ema that is none": (lambda: {"G_ema": 3}, "no network but int"),
     "grey": (lambda: {"G_ema": generator(img_channels=1)}, "RGB"),
     "NaN": (lambda: spoiled(float("nan")), "synthesis.b8.conv1.weight has values that are not fin"),
+    "relu in the mapping": (lambda: relu("mapping", "fc1"), "fc1 has the activation 'relu'"),
+    "relu": (lambda: relu("synthesis", "b8", "conv1"), "b8.conv1 has the activation 'relu'"),
     "another filter": (filtered, r"another filter than \[1, 3, 3, 1\]"),
     "a tensor": (lambda: {"G_ema": torch.ones(3)}, "no network but PickledTensor"),
 }
@@ -279,3 +296,7 @@ def test_a_tensorflow_pickle_of_another_kind(tmp_path):
         write_tf(path, **options)
         with pytest.raises(InputError, match=said):
             StyleGenerator.open(path)
+    # the first StyleGAN names its variables otherwise: no weight is modulated
+    path.write_bytes(path.read_bytes().replace(b"mod_weight", b"StyleMod_w"))
+    with pytest.raises(InputError, match="is a StyleGAN1 or another architecture"):
+        StyleGenerator.open(path)

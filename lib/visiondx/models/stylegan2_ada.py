@@ -36,12 +36,12 @@ def read_ada(path: str | Path, held: Any) -> Weights:
                 f"{path} has the architecture {architecture!r}: only 'skip', that of configuration "
                 "F, has the style space that is used here."
             )
-        for layer in (block.part("_modules").get(each) for each in ("conv0", "conv1")):
-            act = layer.state.get("activation") if isinstance(layer, Persistent) else "lrelu"
-            if act != "lrelu":
-                raise InputError(f"{path}: {name} has the activation {act!r}, not 'lrelu': {ONLY}.")
-    found = _tensors(network, "")
-    tensors = values(path, found)
+        for layer in ("conv0", "conv1"):
+            _check_activation(path, f"{name}.{layer}", block)
+    for name in mapping.part("_modules"):
+        if name.startswith("fc"):
+            _check_activation(path, name, mapping)
+    tensors = values(path, _tensors(network, ""))
     _fill_noise(tensors, blocks)
     first = mapping.part("_modules").get("fc0")
     multiplier = first.state.get("bias_gain") if isinstance(first, Persistent) else None
@@ -58,6 +58,13 @@ def read_ada(path: str | Path, held: Any) -> Weights:
         mapping_lr_multiplier=float(multiplier),
         conv_clamp=None if clamp is None else float(clamp),
     )
+
+
+def _check_activation(path: str | Path, name: str, within: Persistent) -> None:
+    layer = within.part("_modules").get(name.rpartition(".")[2])
+    used = layer.state.get("activation") if isinstance(layer, Persistent) else "lrelu"
+    if used != "lrelu":
+        raise InputError(f"{path}: {name} has the activation {used!r}, not 'lrelu': {ONLY}.")
 
 
 def _modules(path: str | Path, network: Any) -> tuple[Persistent, Persistent]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from visiondx.core.errors import InputError
+from visiondx.core.errors import InputError, reason
 from visiondx.models.stylegan2 import Generator, normalize_2nd_moment, resample_filter
 
 FILTER = "resample_filter"
@@ -52,7 +52,8 @@ def finish(
             _choose_class(tensors, class_index, found.mapping_lr_multiplier)
         settings = _settings(tensors)
     except (KeyError, ValueError, RuntimeError, IndexError) as error:
-        raise _other(path, f"{str(error) or 'its mapping'} is not as there") from error
+        why = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
+        raise _other(path, why) from error
     settings |= {"mapping_lr_multiplier": found.mapping_lr_multiplier}
     settings |= {} if found.conv_clamp is None else {"conv_clamp": found.conv_clamp}
     wanted = Generator(**settings).state_dict()
@@ -117,6 +118,8 @@ def _settings(tensors: dict[str, Tensor]) -> dict[str, object]:
     while f"synthesis.b{resolution}.conv1.weight" in tensors:
         channels[resolution] = len(tensors[f"synthesis.b{resolution}.conv1.weight"])
         resolution *= 2
+    if first.shape[1] < 1:
+        raise ValueError("an empty z")
     if not channels:
         raise KeyError("synthesis.b4.conv1.weight")
     return {
