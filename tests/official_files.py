@@ -177,6 +177,24 @@ def write_ada(path: Path, *, seed: int = 0, protocol: int = 4, **options: object
     return dump(path, {**held, "augment_pipe": None}, protocol)
 
 
+def write_ours(path: Path, ours: nn.Module, settings: dict) -> Path:
+    """A network pickle as stylegan2-ada-pytorch writes it, of the weights of a ``Generator``.
+
+    Args: settings: those that it was made with, ``StyleGenerator.settings``.
+    """
+    made = generator(
+        max(settings["channels"]),
+        num_layers=settings["mapping_layers"],
+        lr_multiplier=settings["mapping_lr_multiplier"],
+    )
+    for name, tensor in ours.state_dict().items():
+        home, _, leaf = name.rpartition(".")
+        module = made.get_submodule(home)
+        kind = module._parameters if leaf in module._parameters else module._buffers
+        kind[leaf] = nn.Parameter(tensor, False) if kind is module._parameters else tensor
+    return dump(path, {"G_ema": made})
+
+
 def read_officially(path: Path) -> dict:
     """As anybody with the official code reads it: the dict, its networks as namespaces."""
     with official_names():

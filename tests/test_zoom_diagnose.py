@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from visiondx_worlds.marking.zoom.edits import (
     Edits,
     _choose,
     evaluate,
+    seen,
     success_change,
     tune,
 )
@@ -163,6 +165,25 @@ def test_edits_are_tuned_by_clip_and_judged_by_others(tmp_path):
     assert edits.to_frame()["w"].tolist() == [6.0] * 3
     with pytest.raises(InputError, match="nose"):
         evaluate(edits, generator, GridJudges(), ["cell 0", "cell 3", "nose"])
+
+
+@torch.no_grad()
+def test_clip_reads_tuned_edits_on_fresh_images():
+    _, generator, encoder, M = pieces()
+    tuning = generator.sample_styles(32, seed=0)
+    edits = tune(generator, encoder, M, PROMPTS, NEUTRAL, tuning, (1,), (6.0,))
+    edits = replace(edits, w=torch.tensor([5.0, 0.0, -6.0]))
+    found = seen(edits, generator, encoder, seeds=(100, 101), images=16)
+    styles = torch.cat([generator.sample_styles(16, each) for each in (100, 101)])
+
+    def c(n, w):
+        moved = styles + w * edits.directions.delta_s[n]
+        return encoder.embed_images(generator.synthesize(moved)) @ edits.directions.delta_t[n]
+
+    added = (c(0, 5.0) - c(0, 0) >= c(0, 0).std()) & (c(0, 5.0) > 0)
+    taken = (c(2, 0) - c(2, -6.0) >= c(2, 0).std()) & (c(2, 0) > 0)
+    assert torch.equal(found.seen, torch.stack([added, torch.zeros(32).bool(), taken], 1))
+    assert 0 < added.sum() < 32
 
 
 def test_an_edit_that_does_nothing_has_no_success():

@@ -106,9 +106,13 @@ def clip_visibility(result: SearchResult | MultiResult, encoder, batch: int = BA
     before, after = read_pairs(result, read, batch)
     if after.ndim == 3:
         after = after.diagonal(dim1=1, dim2=2)  # (B, N): each attribute in its own edits
-    added = result.w > 0
-    moved = (after - before) * result.w.sign()
-    there = torch.where(added, after, before) > 0
+    return by_scores(before, after, result.w)
+
+
+def by_scores(before: Tensor, after: Tensor, w: Tensor) -> Visibility:
+    """In which pairs CLIP sees the edit: c(x), c(x̂) and the weights, (B, N) each; see above."""
+    moved = (after - before) * w.sign()
+    there = torch.where(w > 0, after, before) > 0
     enough = before.std(0) if len(before) > 1 else torch.zeros_like(before[0])
     seen = (moved >= enough) & (moved > 0) & there
     return Visibility(seen, torch.ones_like(seen))

@@ -22,6 +22,7 @@ from visiondx.core.stats import Estimate, bootstrap
 from visiondx.zoom.directions import Directions, from_relevance, text_directions, threshold_for
 from visiondx.zoom.estimate import edit_relevance, settle
 from visiondx.zoom.toggle import clip_scores
+from visiondx.zoom.visibility import Visibility, by_scores
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,32 @@ def evaluate(
             change[rows, i] = (judges.scores(edited)[:, columns].cpu() - before).numpy()
             abstained[rows, i] = unsure.double().numpy()
     return EditReport(tuple(names), gained, change, abstained, np.repeat(np.array(seeds), images))
+
+
+def seen(
+    edits: Edits,
+    generator,
+    encoder,
+    seeds: Sequence[int] = (100, 101, 102, 103, 104),
+    images: int = 64,
+) -> Visibility:
+    """On which of ``images`` fresh images of each seed CLIP sees the edits, where nobody judges.
+
+    CLIP made the edits, and so marks its own work; but not on the images that they were tuned on.
+    """
+    keep_memory()
+    delta_t, steps = edits.directions.delta_t, edits.w[:, None] * edits.directions.delta_s.cpu()
+    parts = []
+    for seed in tqdm(seeds, desc="reading edits", unit="seed"):
+        styles = generator.sample_styles(images, seed)
+        before = clip_scores(generator, encoder, delta_t, styles)
+        after = [
+            clip_scores(generator, encoder, delta_t[n, None], styles + step.to(styles))
+            for n, step in enumerate(steps)
+        ]
+        parts.append((before, torch.cat(after, 1)))
+    before, after = (torch.cat(scores).cpu() for scores in zip(*parts, strict=True))
+    return by_scores(before, after, edits.w.expand_as(before))
 
 
 def success_change(report: EditReport, baseline: EditReport) -> Estimate:
