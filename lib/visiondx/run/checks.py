@@ -171,8 +171,12 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if name == "target":
             found[name] = check_target(value, str(values.get("task", "binary")))
+        elif name == "model":
+            found[name] = check_target(value, "multiclass")
         elif name == "generator":
             found[name] = check_generator(value)
+        elif name in ("table", "image_folder"):
+            found[name] = str(Path(value).expanduser().resolve())
         elif name == "encoder" and value.startswith("local-dir:"):
             folder = Path(value.removeprefix("local-dir:")).expanduser()
             found[name] = f"local-dir:{folder.resolve()}"

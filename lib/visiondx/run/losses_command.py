@@ -11,10 +11,10 @@ from visiondx.llm2loss.paths import check_there, labelled, locate
 from visiondx.llm2loss.question import check_question, check_source
 from visiondx.llm2loss.tables import check_count, read_columns
 from visiondx.run import notebooks
-from visiondx.run.checks import check_target
+from visiondx.run.checks import absolute
 
 Run = Callable[[Path, str, dict[str, Any], Any], Path]  # notebook, preset, parameters, folder
-PASSED = ("image_column", "loss_column", "skip_unreadable", "encoder", "seed")
+PASSED = ("image_column", "loss_column", "skip_unreadable", "encoder", "encoder_weights", "seed")
 
 
 def add(commands: Any, run: Run) -> None:
@@ -78,25 +78,23 @@ def _losses(given: argparse.Namespace, run: Run) -> None:
         raise InputError(_no_source(given))
     check_source(given.table or "", given.model or "", given.images or "")
     check_question(**asked)
-    images = Path(given.images).expanduser().resolve() if given.images else None
+    source = {"table": given.table, "model": given.model, "image_folder": given.images}
+    passed = {name: value for name, value in source.items() if value}
+    passed |= {name: getattr(given, name) for name in PASSED if getattr(given, name) is not None}
+    passed |= absolute(passed)
+    folder = Path(passed["image_folder"]) if given.images else None
     if given.table:
-        source = _table(given, images)
-        stem = Path(source["table"]).stem
+        named = Path(passed["table"])
+        _check_table(given, named, folder)
     else:
-        source = {"model": check_target(given.model, "multiclass")}
-        check_count(len(labelled(images)[1]))
-        stem = Path(source["model"].rpartition(":")[0] or source["model"]).stem
-    if images is not None:
-        source["image_folder"] = str(images)
-    name = given.name or re.sub(r"\W+", "-", stem).strip("-")
+        check_count(len(labelled(folder)[1]))
+        named = Path(passed["model"].rpartition(":")[0] or passed["model"])
+    name = given.name or re.sub(r"\W+", "-", named.stem).strip("-")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
-    passed = {n: getattr(given, n) for n in PASSED if getattr(given, n) is not None}
-    if given.encoder_weights is not None:
-        passed["encoder_weights"] = _absolute(given.encoder_weights)
     path = notebooks.ROOT / "notebooks" / "losses.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "losses" / name
-    run(path, given.preset, {"name": name, **source, **asked, **passed}, out)
+    run(path, given.preset, {"name": name, **passed, **asked}, out)
 
 
 def _no_source(given: argparse.Namespace) -> str:
@@ -111,19 +109,10 @@ def _no_source(given: argparse.Namespace) -> str:
     )
 
 
-def _table(given: argparse.Namespace, images: Path | None) -> dict[str, Any]:
-    """The table's parameter, once its columns, losses and images are found to be there."""
-    table = Path(given.table).expanduser().resolve()
-    if images is not None and not images.is_dir():
-        raise InputError(f"No folder of images at {images}: check the path.")
-    image, loss = given.image_column or "image", given.loss_column or "loss"
-    names, losses = read_columns(table, image, loss)
+def _check_table(given: argparse.Namespace, table: Path, folder: Path | None) -> None:
+    """Raises InputError where its columns, losses or images are not there."""
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"No folder of images at {folder}: check the path.")
+    names, losses = read_columns(table, given.image_column or "image", given.loss_column or "loss")
     check_count(len(losses))
-    check_there(locate(table.parent if images is None else images, names))
-    return {"table": str(table)}
-
-
-def _absolute(weights: str) -> str:
-    """A file's whole path; a tag stays as it is."""
-    path = Path(weights).expanduser()
-    return str(path.resolve()) if path.is_file() else weights
+    check_there(locate(table.parent if folder is None else folder, names))
