@@ -191,6 +191,9 @@ def test_another_generators_matrix_is_never_taken():
     assert torch.equal(known_relevance(other, encoder), M)
     other.network.synthesis.b4.conv1.bias[0] += 1e-3
     assert known_relevance(other, encoder) is None
+    other.load_state_dict(generator.state_dict())
+    other.settings = {"conv_clamp": 256.0}  # the same weights draw other images
+    assert known_relevance(other, encoder) is None
 
 
 def test_long_work_is_announced_once(monkeypatch):

@@ -189,8 +189,11 @@ class StyleGenerator(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of names and float32 values of all weights and buffers; keys caches."""
-        digest = hashlib.sha256()
+        """SHA-256 of names and float32 values of all weights and buffers, and of the clamp that
+        they are used with, if any; keys caches.
+        """
+        clamp = self.settings.get("conv_clamp")
+        digest = hashlib.sha256(b"" if clamp is None else f"conv_clamp {float(clamp)}".encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
