@@ -112,6 +112,29 @@ def test_targets_jury_and_caveats_of_a_world(embedded, tmp_path):
         embedded.targets([], f"{tmp_path / 'dead.py'}:dead")
 
 
+def test_phrases_for_reading_are_held_out_or_of_the_list(embedded):
+    (bangs, blank), (_, other) = embedded.phrases(["bangs", "hat"], 3)
+    assert bangs == [faces.prompt("bangs", True, seed, heldout=True) for seed in range(3)]
+    assert blank == other == [faces.neutral(seed, heldout=True) for seed in range(3)]
+    ((_, denied),) = embedded.phrases(["bangs"], 2, negated=True)
+    assert denied == [faces.prompt("bangs", False, seed, heldout=True) for seed in range(2)]
+    here = real()
+    asked = ["bangs", "a face with a scar"]
+    assert here.phrases(asked) == [(["a face with bangs"], ["a face"]), ([asked[1]], ["a face"])]
+    assert here.phrases(["bangs"], negated=True)[0][1] == ["a face with a bare forehead"]
+    with pytest.raises(InputError, match="absence of blond_hair, a face with a scar"):
+        here.phrases(["bangs", "blond_hair", "a face with a scar"], negated=True)
+
+
+def test_a_target_of_another_task_is_refused(embedded):
+    with pytest.raises(InputError, match="face-keypoints is a keypoints target, asked is binary"):
+        embedded.targets(["face-keypoints"])
+    points = embedded.targets(["face-keypoints", "face-parts"], tasks=("keypoints", "segmentation"))
+    assert [target.task for target in points.values()] == ["keypoints", "segmentation"]
+    with pytest.raises(InputError, match="young is a binary target"):
+        embedded.targets(["young"], tasks=("keypoints", "segmentation"))
+
+
 def test_caveats_without_a_world():
     here = real()
     young, blond, blue = (

@@ -27,3 +27,35 @@ def test_points_and_parts_are_drawn_where_they_are():
         overlays.draw_parts(images, labels[:, :4], 3)
     with pytest.raises(InputError, match="need points"):
         overlays.draw_points(images, torch.rand(2, 3, 2))
+
+
+@pytest.mark.parametrize("shape", [(512, 256), (64, 32)])
+def test_answers_about_large_pictures_are_drawn_on_small_ones(shape):
+    """The target sees all pixels; its point and its part lie where they lay."""
+    h, w = shape
+    images = torch.full((2, 3, h, w), 0.5)
+
+    class Points:
+        task = "keypoints"
+
+        def keypoints(self, seen):
+            assert seen.shape == images.shape
+            return torch.tensor([[[0.25, 0.75]]]).repeat(len(seen), 1, 1)
+
+    class Parts:
+        task = "segmentation"
+
+        def parts(self, seen):
+            assert seen.shape == images.shape
+            found = torch.zeros(len(seen), 2, h, w)
+            found[:, 1, : h // 2] = 1
+            found[:, 0, h // 2 :] = 1
+            return found
+
+    side = min(h, overlays.SIDE) * overlays.SCALE
+    points, parts = (overlays.draw_answers(target, images) for target in (Points(), Parts()))
+    assert points.shape == parts.shape == (2, 3, side, side // 2)
+    assert torch.allclose(points[0, :, 3 * side // 4, side // 8], torch.tensor(overlays.AFTER))
+    assert torch.allclose(points[0, :, side // 4, side // 4], torch.tensor(0.5))
+    assert ((parts[1, :, : side // 2 - 8] - 0.5).abs() > 0.01).any(0).all()
+    assert torch.allclose(parts[1, :, side // 2 + 8 :], torch.tensor(0.5))

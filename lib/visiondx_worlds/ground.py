@@ -163,6 +163,43 @@ class Ground:
         """``prompt`` of each."""
         return [self.prompt(name) for name in names]
 
+    def phrases(
+        self, names: Sequence[str], number: int = 6, negated: bool = False
+    ) -> list[tuple[list[str], list[str]]]:
+        """Of each attribute, phrases with it and without, in which CLIP is asked what it sees.
+
+        A world's are held out: neither the search nor the encoder's training saw them. A list of
+        words has one a side.
+
+        Args:
+            number: phrases a side, of a world.
+            negated: without says so ("a face with no hair over the forehead"), which an encoder may
+                read badly; else it names nothing ("a face").
+
+        Raises:
+            InputError: no words say the absence of an attribute.
+        """
+        unsaid = [name for name in names if negated and name not in self.words.absent]
+        if unsaid:
+            raise InputError(f"There are no words for the absence of {', '.join(unsaid)}.")
+        if not self.world:
+            without = self.words.absent if negated else dict.fromkeys(names, self.neutral)
+            return [([self.prompt(name)], [without[name]]) for name in names]
+
+        def without(name: str, seed: int) -> str:
+            if negated:
+                return self.world.prompt(name, False, seed, heldout=True)
+            return self.world.neutral(seed, heldout=True)
+
+        seeds = range(number)
+        return [
+            (
+                [self.world.prompt(name, True, seed, heldout=True) for seed in seeds],
+                [without(name, seed) for seed in seeds],
+            )
+            for name in names
+        ]
+
     def target(self, spec: str, task: str = "binary", class_index: int | None = None) -> Target:
         """See ``Target.load``; on the generator's device."""
         return Target.load(spec, task, class_index).to(self.device)
@@ -183,18 +220,28 @@ class Ground:
         return list(names)
 
     def targets(
-        self, names: Sequence[str], own: str = "", task: str = "binary"
+        self, names: Sequence[str], own: str = "", tasks: Sequence[str] = ("binary",)
     ) -> dict[str, Target]:
         """The targets that are asked, see ``chosen``, by name; one's own from a file as ``OWN``.
 
         One's own is tried on a few images first, see ``Target.check``.
 
+        Args:
+            tasks: those that can be asked.
+
         Raises:
-            InputError: as ``chosen`` and ``Target.load``, or one's own cannot be used.
+            InputError: as ``chosen`` and ``Target.load``; a target of another task; or one's own
+                cannot be used.
         """
         found = {}
         for spec in self.chosen(names, own):
-            found[OWN if ".py" in spec else spec] = self.target(spec, task)
+            made = self.target(spec, tasks[0])
+            if made.task not in tasks:
+                fix = "take of_class(k)" if made.task == "multiclass" else "choose another"
+                raise InputError(
+                    f"{spec} is a {made.task} target, asked is {' or '.join(tasks)}: {fix}."
+                )
+            found[OWN if ".py" in spec else spec] = made
         if OWN in found:
             with torch.no_grad():
                 images = self.generator.synthesize(self.generator.sample_styles(TRIED, 0))

@@ -9,6 +9,7 @@ from visiondx.core.errors import InputError
 
 BEFORE, AFTER = (0.15, 0.55, 1.0), (1.0, 0.15, 0.2)  # blue: the original; red: the edited
 SCALE = 4  # drawn pixels a pixel
+SIDE = 128  # larger pictures are made so small before what is found in them is drawn
 RADIUS = 3.0  # of a point, in drawn pixels
 OPACITY = 0.6  # of a part's tint
 
@@ -66,17 +67,22 @@ def draw_parts(images: Tensor, labels: Tensor, parts: int) -> Tensor:
 def draw_answers(target, images: Tensor, originals: Tensor | None = None) -> Tensor:
     """Images (B, 3, H, W), enlarged, with what a target finds in them.
 
+    It is shown them as they are; drawn, they are of ``SIDE`` pixels or less, times ``SCALE``.
     Points are red, above the blue ones of the originals (B, 3, H, W) where given; parts are tints.
 
     Args:
         target: a keypoint detector or a segmentation network.
     """
+    shrink = SIDE / max(images.shape[2:])
+    small = images
+    if shrink < 1:
+        small = F.interpolate(images, scale_factor=shrink, mode="bilinear", antialias=True)
     if target.task == "segmentation":
         parts = target.parts(images)
-        labels = F.interpolate(parts, images.shape[2:], mode="bilinear").argmax(1)
-        return enlarged(draw_parts(images, labels, parts.shape[1]))
+        labels = F.interpolate(parts, small.shape[2:], mode="bilinear").argmax(1)
+        return enlarged(draw_parts(small, labels, parts.shape[1]))
     others = None if originals is None else target.keypoints(originals)
-    return draw_points(images, target.keypoints(images), others)
+    return draw_points(small, target.keypoints(images), others)
 
 
 def part_colours(parts: int) -> list[tuple[float, float, float]]:

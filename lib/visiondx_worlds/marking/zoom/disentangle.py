@@ -25,8 +25,6 @@ from visiondx.core.stats import Estimate, bootstrap
 from visiondx.show import plots
 from visiondx.zoom.result import SearchResult
 
-PHRASINGS = 6  # held-out prompts a side that CLIP's reading averages over
-
 Reader = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> probabilities (B, N)
 
 
@@ -163,31 +161,14 @@ class Disentanglement:
 
 
 @torch.no_grad()
-def clip_reader(
-    encoder,
-    world,
-    attributes: Sequence[str],
-    phrasings: int = PHRASINGS,
-    negated: bool = False,
-) -> Reader:
-    """CLIP's zero-shot probability of each attribute, in held-out words.
-
-    The search edits in the plain words; here each side's text embedding is the mean over some
-    phrasings that neither the search nor the encoder's training saw.
+def clip_reader(encoder, phrases: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Reader:
+    """CLIP's zero-shot probability of each attribute; a side's embedding is its phrases' mean.
 
     Args:
-        world: ``prompt`` and ``neutral``, such as ``worlds.faces``.
-        negated: the absent side says so ("a face with no hair over the forehead"), which an encoder
-            may read badly; else it names nothing ("a face").
+        phrases: of each attribute, so many with it and as many without, see ``Ground.phrases``.
     """
-    texts = []
-    for name in attributes:
-        texts += [world.prompt(name, True, seed, heldout=True) for seed in range(phrasings)]
-        texts += [
-            world.prompt(name, False, seed, heldout=True) if negated else world.neutral(seed, True)
-            for seed in range(phrasings)
-        ]
-    embedded = encoder.embed_texts(texts).unflatten(0, (len(attributes), 2, phrasings))
+    texts = [text for sides in phrases for side in sides for text in side]
+    embedded = encoder.embed_texts(texts).unflatten(0, (len(phrases), 2, -1))
     sides = float(encoder.logit_scale) * F.normalize(embedded.mean(2), dim=-1)
 
     def read(images: Tensor) -> Tensor:
