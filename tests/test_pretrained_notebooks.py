@@ -54,6 +54,7 @@ SMALL = {
         "seeds": [100, 101],
         "images": 2,
     },
+    "explore/edit_weights": {"prompts": ["bangs", "smiling"], "steps": 2, "frames": 3, "moves": 2},
 }
 RECORDED = {  # what must be found: (least, most)
     "zoom/02_single_attribute_counterfactuals": {
@@ -64,6 +65,11 @@ RECORDED = {  # what must be found: (least, most)
     },
     "zoom/03_sensitivity": {"h.bangs": (0.2, 1), "h.smiling": (0, 0.2), "apart": (0, 1)},
     "zoom/01_edit_directions": {"edits.seen.eyeglasses": (0.5, 1), "lambda.gain.two.20": (0.2, 4)},
+    "explore/edit_weights": {
+        "explorer.saved_pixel_difference": (0, 0),
+        "change.a face with bangs": (0.2, 1),
+        "change.a smiling face": (0, 0.2),
+    },
 }
 FIGURES = {
     "zoom/02_single_attribute_counterfactuals": {
@@ -73,6 +79,7 @@ FIGURES = {
     "zoom/01_edit_directions": {
         *("lambda", "lambda_by_attribute", "grid", "seen", "best_and_worst", "instant"),
     },
+    "explore/edit_weights": {"sliders", "search"},
 }
 JUDGED = ("truth", "judged", "kept", "success", "controls", "planted")  # what a world alone tells
 

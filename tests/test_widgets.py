@@ -20,9 +20,10 @@ from visiondx.models.target import Target
 from visiondx.widgets import explorer, kept, parts
 from visiondx.widgets.session import View
 from visiondx.zoom.multi import multi_search
+from visiondx_worlds.ground import WORLDS, Ground, Words
 from visiondx_worlds.widgets import embedded
 from widget_standins import SETTINGS, start
-from zoom_standins import NEUTRAL, GridClassifier, cells, prompt
+from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, cells, prompt
 
 
 def test_moving_changes_the_image_by_equation_3():
@@ -322,10 +323,38 @@ def test_menus_open_worlds_and_targets(tmp_path):
 def test_embedded_targets_of_a_world():
     assert {"cat", "cat-biased-whiskers"} <= set(embedded.targets_of("animals"))
     assert not set(embedded.targets_of("animals")) & set(embedded.targets_of("faces"))
-    with pytest.raises(InputError, match="No generator 'scenes'"):
-        embedded.open_session("scenes")
     for world, names in embedded.ASKED.items():
-        assert set(names) <= set(embedded.WORLDS[world].binary)
+        assert set(names) <= set(WORLDS[world].binary)
+
+
+def test_sessions_on_worlds_and_on_ones_own_files(tmp_path):
+    words = Words(NEUTRAL, {"bright": prompt(0), "dark": prompt(3)}, {"bright": NEUTRAL})
+    own = Ground(GridGenerator(), GridEncoder(), words)
+    (tmp_path / "mine.py").write_text(
+        "from visiondx.models.target import Target\nfrom zoom_standins import GridClassifier\n"
+        "def load():\n    return Target(GridClassifier({3: 5.0}), labels=('dim', 'bright'))\n"
+    )
+    spec, how = f"{tmp_path / 'mine.py'}:load", {"directions": "gradient", "channels": 1}
+    session = embedded.open_session(own, spec, ["dark", prompt(9)], **how)
+    assert (session.attributes, session.neutral) == ((prompt(3), prompt(9)), NEUTRAL)
+    assert session.consistency == (prompt(0), NEUTRAL)
+    assert (session.world, session.view().seen) == (None, {})
+    widget = explorer.Explorer(session, tmp_path, embedded.choices(own))
+    assert widget.generator.disabled
+    assert widget.target.options == (spec,)
+    with pytest.raises(InputError, match="name your own"):
+        embedded.open_session(own, attributes=["dark"], **how)
+
+    ground = Ground.open("animals")
+    session = embedded.open_session(ground)
+    assert session.world == "animals"
+    assert session.attributes[0] == WORLDS["animals"].prompt("whiskers")
+    assert set(session.view().seen) == set(WORLDS["animals"].binary)
+    assert session.target_name in embedded.targets_of("animals")
+    other = embedded.choices(ground).open("faces", seed=3)
+    assert (other.world, other.seed) == ("faces", 3)
+    assert other.encoder is ground.encoder
+    assert other.target_name in embedded.targets_of("faces")
 
 
 def test_a_page_that_is_only_read_shows_a_picture(tmp_path):

@@ -116,6 +116,11 @@ class Ground:
         drawn = StyleGenerator.load(generator).to(where)
         return cls(drawn, Encoder.load(encoder, where, encoder_weights), said, world)
 
+    def on(self, world: str) -> "Ground":
+        """The same encoder on an embedded world, with its generator and its words."""
+        drawn = StyleGenerator.load(world).to(self.device)
+        return Ground(drawn, self.encoder, Words.of(WORLDS[world]), WORLDS[world])
+
     @property
     def device(self) -> torch.device:
         return self.generator.style_mean.device

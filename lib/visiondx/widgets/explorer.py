@@ -25,7 +25,7 @@ class Choices:
 
     generators: Sequence[str]
     targets: Callable[[str], Sequence[str]]  # names that go with a generator
-    open: Callable[..., EditSession]  # (generator, device=, and what EditSession takes)
+    open: Callable[..., EditSession]  # (generator, and what EditSession takes)
     change_target: Callable[[EditSession, str], None]  # by its name
 
 
@@ -311,7 +311,6 @@ class Explorer(Panel):
             channels=before.channels,
             seed=before.seed,
             settings=before.settings,
-            device=before.styles.device,
         )
         self._fill()
         self._show_all()

@@ -1,22 +1,15 @@
-"""An `EditSession` on the models that come with the repository."""
+"""An `EditSession` on a ground: an embedded world, or files of one's own."""
 
 from collections.abc import Sequence
 
-import torch
-
-from visiondx.core.errors import InputError
-from visiondx.models.encoder import Encoder
-from visiondx.models.generator import StyleGenerator
 from visiondx.models.target import Target
 from visiondx.widgets.explorer import Choices
 from visiondx.widgets.session import EditSession
+from visiondx_worlds.ground import WORLDS, Ground
 from visiondx_worlds.marking.zoom.truth import label_prompts
 from visiondx_worlds.models import zoo
 from visiondx_worlds.models.embedded_targets import EMBEDDED, embedded
-from visiondx_worlds.models.judges import Judges
-from visiondx_worlds.worlds import animals, faces
 
-WORLDS = {"faces": faces, "animals": animals}  # those that have a generator
 ASKED = {  # attributes to begin with
     "faces": ("bangs", "hat", "eyeglasses", "smiling", "beard"),
     "animals": ("whiskers", "green_eyes", "pointed_ears", "striped_fur", "tongue"),
@@ -24,44 +17,52 @@ ASKED = {  # attributes to begin with
 
 
 def open_session(
-    world: str = "faces",
-    target: str | None = None,
-    attributes: Sequence[str] | None = None,
+    ground: Ground,
+    target: str = "",
+    attributes: Sequence[str] = (),
     neutral: str | None = None,
-    device: str | torch.device = "cpu",
     **rest,
 ) -> EditSession:
-    """A session on the generator of a world, read by the world's judges.
+    """A session on a ground, read by the judges of its world if it has one.
 
     Args:
-        target: an embedded one's name or "path/to/file.py:function"; None takes the first.
-        attributes, neutral: None takes a few prompts of the world.
+        target: an embedded one's name or "path/to/file.py:function"; empty takes the world's first.
+        attributes: names that the words have, or phrases; none takes a few of the world's.
+        neutral: None takes that of the words.
         rest: ``directions``, ``channels``, ``seed`` and ``settings`` of ``EditSession``.
 
     Raises:
-        InputError: a world without a generator, a target of another world, or as ``EditSession``.
+        InputError: no target where no world has one, a target of another world, or as
+            ``EditSession``.
     """
-    if world not in WORLDS:
-        raise InputError(f"No generator {world!r}: choose one of {', '.join(WORLDS)}.")
-    known = WORLDS[world]
-    name = target or targets_of(world)[0]
-    model = Target.load(name)
+    world = ground.world.name if ground.world else None
+    name = ground.chosen(targets_of(world)[:1] if world else (), target)[0]
+    model = ground.target(name)
     return EditSession(
-        StyleGenerator.load(world).to(device),
-        Encoder.load("embedded", device),
+        ground.generator,
+        ground.encoder,
         model,
-        [known.prompt(asked) for asked in ASKED[world]] if attributes is None else attributes,
-        known.grammar.neutral if neutral is None else neutral,
-        consistency=label_prompts(known, model),
-        judges=Judges.load(world, device),
+        ground.prompts(attributes or ASKED.get(world, ())),
+        ground.neutral if neutral is None else neutral,
+        consistency=ground.held(model),
+        judges=ground.judges,
         world=world,
         name=name,
         **rest,
     )
 
 
+def choices(ground: Ground) -> Choices:
+    """What the menus offer: the embedded worlds and their targets, with this ground's encoder."""
+
+    def opened(world: str, **rest) -> EditSession:
+        return open_session(ground.on(world), **rest)
+
+    return Choices(tuple(WORLDS), targets_of, opened, change_target)
+
+
 def change_target(session: EditSession, name: str) -> None:
-    """Give an embedded session another target, by its name or file; Eq. 8 then holds its label.
+    """Give a session of a world another target, by its name or file; Eq. 8 then holds its label.
 
     Raises:
         InputError: see ``Target.load``; a target of another world, or one that is not binary.
@@ -78,6 +79,3 @@ def targets_of(world: str) -> list[str]:
         for name, card in cards.items()
         if card["task"] == "binary" and card.get("world", "faces") == world
     ]
-
-
-CHOICES = Choices(tuple(WORLDS), targets_of, open_session, change_target)
