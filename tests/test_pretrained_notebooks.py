@@ -33,6 +33,51 @@ def load():
     return Target(module, labels=("old", "young"))
 """
 SMALL = {
+    "zoom/12_search_steps": {
+        "attributes": ["bangs", "smiling", "eyeglasses"],
+        "rules": ["sign"],
+        "seeds": [1, 2],
+        "images": 2,
+        "steps": 12,
+        "tuning_seeds": [0],
+        "tuning_images": 2,
+        "tuning_steps": 2,
+        "etas": [],
+        "alphas": [],
+        "betas": [0.0],
+        "gammas": [],
+    },
+    "zoom/07_multi_attribute": {
+        "steps": 12,
+        "grid_points": 2,
+        "tuning_seeds": [0],
+        "tuning_images": 1,
+        "seeds": [1, 2],
+        "images": 2,
+        "sac_images": 2,
+        "sac_steps": 2,
+    },
+    "zoom/08_attribute_spaces": {
+        "added": ["smiling"],
+        "table_steps": [4, 8],
+        "steps": 8,
+        "seeds": [1, 2],
+        "table_images": 2,
+        "images": 2,
+        "pair_space": ["bangs", "smiling", "young"],
+        "pair_images": 2,
+        "pair_steps": 2,
+        "wide_images": 4,
+        "wide_steps": 1,
+    },
+    "zoom/06_disentanglement": {
+        "attributes": ["bangs", "beard"],
+        "seeds": [1, 2],
+        "images": 2,
+        "steps": 1,
+        "tried": [[8.0, 4.0, 1.0]],
+        "tuning_images": 2,
+    },
     "zoom/02_single_attribute_counterfactuals": {
         "attributes": ["bangs", "smiling"],
         "images": 4,
@@ -57,6 +102,24 @@ SMALL = {
     "explore/edit_weights": {"prompts": ["bangs", "smiling"], "steps": 2, "frames": 3, "moves": 2},
 }
 RECORDED = {  # what must be found: (least, most)
+    "zoom/12_search_steps": {
+        "steps.raw_12.own.sign": (0.25, 1),
+        "estimators.raw.auto": (0.25, 1),
+    },
+    "zoom/07_multi_attribute": {
+        "multi.raw.own": (0.25, 1),
+        "multi.flip_gain_over_any_raw.own": (-1, 1),
+        "single.raw.own": (0.25, 1),
+    },
+    "zoom/08_attribute_spaces": {
+        "table1.own.row3.raw": (0.25, 1),
+        "flip.all_200": (0.25, 1),
+    },
+    "zoom/06_disentanglement": {
+        "disentangle.clip_ratio": (1.2, 500),
+        "disentangle.clip_own.own": (0.02, 0.9),
+        "flips.raw.own.auto": (0, 1),
+    },
     "zoom/02_single_attribute_counterfactuals": {
         "h.a face with bangs": (0.2, 1),
         "h.a smiling face": (0, 0.2),
@@ -72,6 +135,16 @@ RECORDED = {  # what must be found: (least, most)
     },
 }
 FIGURES = {
+    "zoom/12_search_steps": {
+        *("raw_own", "one_path", "sweeps", "estimators", "best", "worst"),
+    },
+    "zoom/07_multi_attribute": {
+        *("fig7_best", "fig7_worst", "weights", "visibility", "raw", "fig9"),
+    },
+    "zoom/08_attribute_spaces": {
+        *("table1", "raw_by_steps", "best", "worst", "fig10a", "fig10b", "own_words"),
+    },
+    "zoom/06_disentanglement": {"fig6", "estimators", "visibility", "leaks_own"},
     "zoom/02_single_attribute_counterfactuals": {
         *("strips", "strips_median", "trajectories", "losses"),
     },
