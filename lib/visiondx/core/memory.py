@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from visiondx.core.errors import InputError
+
 # glibc's malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
@@ -41,6 +43,32 @@ def free_memory(device: torch.device | str = "cpu") -> int | None:
         return torch.cuda.mem_get_info(device)[0] + unused
     found = [free for free in (_available(), _group_free()) if free is not None]
     return min(found, default=None)
+
+
+def peak_memory_of_process(device: torch.device | str = "cpu") -> int:
+    """The most bytes that this process has held: resident, or on a GPU allocated by PyTorch.
+
+    Linux keeps the former for the program itself; what ``getrusage`` says includes, in a process
+    that was started by another, what that one held.
+
+    Raises:
+        InputError: this system does not tell.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError as error:  # Windows
+        raise InputError("This system does not tell the memory of a process.") from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _available() -> int | None:
