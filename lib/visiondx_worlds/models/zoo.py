@@ -65,9 +65,18 @@ def save(
     path = _folder() / f"{name}.safetensors"
     with atomic_write(path) as temporary:
         save_file(stored, temporary)
+    vouch(name, path, config, notebook=notebook, seed=seed, quality=quality)
+    return path
+
+
+def vouch(name: str, path: Path, config: dict, *, notebook: str, seed: int, quality: dict) -> None:
+    """Write the manifest entry of a file that lies under ``data/weights``; arguments as ``save``'s.
+
+    For weights in another library's format, which ``load`` does not read but `vouched` checks.
+    """
     entries = manifest()
     entries[name] = {
-        "file": path.name,
+        "file": path.relative_to(_folder()).as_posix(),
         "sha256": sha256(path),
         "bytes": path.stat().st_size,
         "config": config,
@@ -77,7 +86,6 @@ def save(
         "versions": _versions(),
     }
     _write_manifest(entries)
-    return path
 
 
 def set_quality(name: str, quality: dict) -> None:
@@ -93,6 +101,22 @@ def set_quality(name: str, quality: dict) -> None:
     _write_manifest(entries)
 
 
+def vouched(name: str) -> Path:
+    """The file of ``name``, its sha256 checked.
+
+    Raises:
+        InputError: the name is unknown, or the file is missing or altered.
+    """
+    entry, path = _entry(name)
+    if not path.is_file():
+        raise InputError(
+            f"Weights '{name}' are in the manifest, but {path} is missing: {_fix(entry)}."
+        )
+    if sha256(path) != entry["sha256"]:
+        raise InputError(f"{path} was altered (its sha256 is not the manifest's): {_fix(entry)}.")
+    return path
+
+
 def load(name: str) -> tuple[dict[str, Tensor], dict]:
     """Tensors (floating ones as float32) and config of ``name``, its sha256 checked.
 
@@ -101,13 +125,7 @@ def load(name: str) -> tuple[dict[str, Tensor], dict]:
     """
     from safetensors.torch import load_file
 
-    entry, path = _entry(name)
-    if not path.is_file():
-        raise InputError(
-            f"Weights '{name}' are in the manifest, but {path} is missing: {_fix(entry)}."
-        )
-    if sha256(path) != entry["sha256"]:
-        raise InputError(f"{path} was altered (its sha256 is not the manifest's): {_fix(entry)}.")
+    path, (entry, _) = vouched(name), _entry(name)
     with reading(path, _fix(entry)):
         tensors = load_file(path)
         scaled = [key for key in tensors if key.endswith(_SCALE)]
