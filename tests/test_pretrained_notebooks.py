@@ -21,6 +21,7 @@ from visiondx.models.encoder import Encoder
 from visiondx.models.generator import StyleGenerator
 from visiondx.run import notebooks
 from visiondx.run.presets import settings
+from visiondx.zoom import estimate
 from visiondx_worlds.ground import NO_TRUTH, WORLDS
 from visiondx_worlds.models.tiny_encoder import TINY
 from visiondx_worlds.models.tokenizer import Tokenizer
@@ -31,8 +32,20 @@ from visiondx.models.target import Target
 def load():
     module = Target.load("young-biased-bangs").module
     return Target(module, labels=("old", "young"))
+
+def points():
+    found = Target.load("face-keypoints", "keypoints")
+    return Target(found.module, "keypoints", labels=found.labels)
 """
+OF_POINTS = ("zoom/10_keypoints_and_segmentation",)
 SMALL = {
+    "zoom/10_keypoints_and_segmentation": {
+        "attributes": ["smiling", "beard", "hat"],
+        "seeds": [1, 2],
+        "images": 2,
+        "steps": 1,
+        "multi_steps": 3,
+    },
     "zoom/12_search_steps": {
         "attributes": ["bangs", "smiling", "eyeglasses"],
         "rules": ["sign"],
@@ -102,6 +115,11 @@ SMALL = {
     "explore/edit_weights": {"prompts": ["bangs", "smiling"], "steps": 2, "frames": 3, "moves": 2},
 }
 RECORDED = {  # what must be found: (least, most)
+    "zoom/10_keypoints_and_segmentation": {
+        "keypoints.displacement_ratio": (1.1, 20),
+        "keypoints.displacement_ratio.auto": (1.1, 20),
+        "keypoints.flips_raw": (0, 1),
+    },
     "zoom/12_search_steps": {
         "steps.raw_12.own.sign": (0.25, 1),
         "estimators.raw.auto": (0.25, 1),
@@ -135,6 +153,9 @@ RECORDED = {  # what must be found: (least, most)
     },
 }
 FIGURES = {
+    "zoom/10_keypoints_and_segmentation": {
+        *("histograms", "ratios", "estimators", "own_cases", "strips"),
+    },
     "zoom/12_search_steps": {
         *("raw_own", "one_path", "sweeps", "estimators", "best", "worst"),
     },
@@ -160,6 +181,12 @@ JUDGED = ("truth", "judged", "kept", "success", "controls", "planted")  # what a
 @pytest.fixture(autouse=True)
 def _its_own_tokenizer(monkeypatch):
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda _: Tokenizer.load())
+
+
+@pytest.fixture(autouse=True)
+def _gradients_of_few_pictures(monkeypatch):
+    monkeypatch.setattr(estimate, "STYLES", 8)  # of 32: they are most of what a run takes
+    monkeypatch.setattr(estimate, "SAMPLES", 1)
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +227,8 @@ def run(name: str, given: dict, out: Path) -> tuple[dict, str]:
 def test_a_notebook_runs_on_models_of_ones_own(name, own, tmp_path):
     declared = notebooks.parameters(notebooks.find(name))
     given = {key: value for key, value in own.items() if key in declared}
+    if name in OF_POINTS:
+        given["target"] = given["target"].replace(":load", ":points")
     metrics, printed = run(name, given | SMALL[name], tmp_path)
     assert NO_TRUTH in printed
     for key, (least, most) in RECORDED[name].items():
