@@ -1,76 +1,20 @@
 """Tiny generators in the official formats, randomly initialised: what people's files look like.
 
-Written without the official sources: while a file is pickled, modules of the official names stand
-in, so that it asks for ``torch_utils.persistence``, ``dnnlib.util`` and ``dnnlib.tflib.network`` as
-the real ones do. The source that it carries ends the process, should anybody run it.
+Written without the official sources, see ``visiondx_worlds.models.official``.
 """
 
 import argparse
 import pickle
-import sys
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-SOURCE = "raise SystemExit('the source of a pickle was run')\n"
+from visiondx_worlds.models.official import SOURCE, Persistent, dump, official_names
+
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]).outer(torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
-NAMES = ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
-NAMES += ("dnnlib.tflib", "dnnlib.tflib.network")
-
-
-@contextmanager
-def official_names() -> Iterator[SimpleNamespace]:
-    """Stand-ins under the official names, in ``sys.modules`` while the block runs."""
-    modules = {name: ModuleType(name) for name in NAMES}
-
-    def _reconstruct_persistent_obj(meta):
-        return SimpleNamespace(class_name=meta["class_name"], **meta["state"])
-
-    class EasyDict(dict):
-        pass
-
-    class Network:
-        pass
-
-    given = {
-        "torch_utils.persistence": _reconstruct_persistent_obj,
-        "dnnlib.util": EasyDict,
-        "dnnlib.tflib.network": Network,
-    }
-    for module, each in given.items():
-        each.__module__, each.__qualname__ = module, each.__name__
-        setattr(modules[module], each.__name__, each)
-    sys.modules.update(modules)
-    try:
-        yield SimpleNamespace(
-            reconstruct=_reconstruct_persistent_obj, EasyDict=EasyDict, Network=Network
-        )
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
-class Persistent(nn.Module):
-    """A module that is pickled as ``torch_utils.persistence`` does: its state, class and source."""
-
-    def __init__(self, class_name: str, **state: object) -> None:
-        super().__init__()
-        self.__dict__.update(state, _init_args=(), _init_kwargs=dict(state))
-        self.__dict__["named"] = class_name
-
-    def __reduce__(self):
-        kept = ("_parameters", "_buffers", "_modules")  # as the PyTorch of that time had them
-        state = {n: OrderedDict(v) if n in kept else v for n, v in self.__dict__.items()}
-        meta = {"type": "class", "version": 6, "module_src": SOURCE}
-        meta |= {"class_name": state.pop("named"), "state": state}
-        return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (meta,), None
 
 
 def _linear(inputs: int, outputs: int, *, lr: float = 1.0, bias: float = 0.0, activation="linear"):
@@ -158,16 +102,6 @@ def generator(
     return network.eval().requires_grad_(False)
 
 
-def dump(path: Path, held: object, protocol: int = 4) -> Path:
-    """Pickle with the official names at hand."""
-    with official_names() as official:
-        if isinstance(held, dict):
-            told = {"class_name": "training.dataset.ImageFolderDataset", "path": "faces.zip"}
-            held = {"training_set_kwargs": official.EasyDict(told), **held}
-        path.write_bytes(pickle.dumps(held, protocol))
-    return path
-
-
 def write_ada(path: Path, *, seed: int = 0, protocol: int = 4, **options: object) -> Path:
     """A network pickle as stylegan2-ada-pytorch writes it; ``options`` of ``generator``."""
     torch.manual_seed(seed)
@@ -175,24 +109,6 @@ def write_ada(path: Path, *, seed: int = 0, protocol: int = 4, **options: object
     critic.b4 = _linear(4, 4)
     held = {"G": generator(**options), "D": critic, "G_ema": generator(**options)}
     return dump(path, {**held, "augment_pipe": None}, protocol)
-
-
-def write_ours(path: Path, ours: nn.Module, settings: dict) -> Path:
-    """A network pickle as stylegan2-ada-pytorch writes it, of the weights of a ``Generator``.
-
-    Args: settings: those that it was made with, ``StyleGenerator.settings``.
-    """
-    made = generator(
-        max(settings["channels"]),
-        num_layers=settings["mapping_layers"],
-        lr_multiplier=settings["mapping_lr_multiplier"],
-    )
-    for name, tensor in ours.state_dict().items():
-        home, _, leaf = name.rpartition(".")
-        module = made.get_submodule(home)
-        kind = module._parameters if leaf in module._parameters else module._buffers
-        kind[leaf] = nn.Parameter(tensor, False) if kind is module._parameters else tensor
-    return dump(path, {"G_ema": made})
 
 
 def read_officially(path: Path) -> dict:

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from official_files import (
-    Persistent,
-    dump,
     generator,
     read_officially,
     write_ada,
@@ -27,6 +25,8 @@ from official_forward import (
 )
 from visiondx.core.errors import InputError
 from visiondx.models.generator import StyleGenerator
+from visiondx.models.stylegan2 import Generator
+from visiondx_worlds.models.official import Persistent, dump, write_official
 
 ADA = {
     "plain": {},
@@ -76,6 +76,31 @@ def test_an_official_pickle_draws_what_the_formulas_draw(options, tmp_path):
         bound = image_of(net, s)
         net.clamp = None
         assert (bound - image_of(net, s)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("clamp", [None, 0.6])
+def test_a_generator_of_ours_is_written_and_read_as_an_official_one(clamp, tmp_path):
+    torch.manual_seed(1)
+    options = {"z_dim": 6, "w_dim": 10, "channels": {4: 8, 8: 6, 16: 4}, "mapping_layers": 3}
+    options |= {"mapping_width": 7, "mapping_lr_multiplier": 0.05, "conv_clamp": clamp}
+    ours = StyleGenerator(Generator(**options), options)
+    for name, value in ours.network.named_parameters():
+        if name.endswith(("bias", "noise_strength")):  # which are 0 or 1 before any training
+            value.data += 0.2 * torch.randn_like(value)
+    ours.measure(500)
+    path = write_official(ours, tmp_path / "network.pkl")
+    assert not {"torch_utils", "dnnlib"} & set(sys.modules)
+    read = StyleGenerator.open(path)
+    tensors, expected = read.network.state_dict(), ours.network.state_dict()
+    assert all(torch.equal(tensors.pop(name), value) for name, value in expected.items())
+    assert not tensors
+    for psi in (1.0, 0.7):
+        s = ours.sample_styles(3, 5, psi)
+        assert torch.equal(read.sample_styles(3, 5, psi), s)
+        assert torch.equal(read.synthesize(s), ours.synthesize(s))
+    compare(ours, from_ada(read_officially(path)["G_ema"]))  # by the official formulas
+    measured = (read.style_std - ours.style_std).abs() / ours.style_std
+    assert 0 < measured.max() < 0.2, "the statistics were measured again, of other z"
 
 
 def test_the_files_ask_for_the_official_names(tmp_path):

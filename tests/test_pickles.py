@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from official_files import Persistent, dump, generator, read_officially, write_ada
+from official_files import generator, read_officially, write_ada
 from visiondx.core.errors import InputError
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.pickles import PickledArray, PickledTensor, read_pickle
+from visiondx_worlds.models.official import Persistent, dump, official_names
 
 
 class Calls:
@@ -131,8 +132,6 @@ def test_a_checkpoint_that_calls_the_shell(marker, tmp_path):
 
 
 def test_a_network_saved_whole_is_refused(tmp_path):
-    from official_files import official_names
-
     with official_names():
         torch.save(generator(), tmp_path / "pti.pt")
     with pytest.raises(InputError, match=r"whole network .* as PTI saves its own"):

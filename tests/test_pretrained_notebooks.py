@@ -15,7 +15,6 @@ import open_clip
 import pytest
 from safetensors.torch import save_file
 
-from official_files import write_ours
 from visiondx.core.errors import InputError
 from visiondx.models.encoder import Encoder
 from visiondx.models.generator import StyleGenerator
@@ -23,6 +22,7 @@ from visiondx.run import notebooks
 from visiondx.run.presets import settings
 from visiondx.zoom import estimate
 from visiondx_worlds.ground import NO_TRUTH, WORLDS
+from visiondx_worlds.models.official import write_official
 from visiondx_worlds.models.tiny_encoder import TINY
 from visiondx_worlds.models.tokenizer import Tokenizer
 
@@ -196,7 +196,7 @@ def own(tmp_path_factory):
     (home / "mine.py").write_text(TARGET)
     drawn = StyleGenerator.load("faces")
     drawn.network.synthesis.b4.const.data += 1e-4  # nobody has a matrix of this one
-    write_ours(home / "faces.pkl", drawn.network, drawn.settings)
+    write_official(drawn, home / "faces.pkl")
     weights = {k: v.contiguous() for k, v in Encoder.load().clip.state_dict().items()}
     save_file(weights, home / "encoder.safetensors")
     return {
