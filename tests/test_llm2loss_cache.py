@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from llm2loss_standins import ColourEncoder, coloured
 from visiondx.core.errors import InputError
 from visiondx.llm2loss.cache import Embedded, embed
-from visiondx.llm2loss.pixels import pixels
+from visiondx.models.pixels import pixels
 from visiondx.models.preprocess import Preprocess
 
 

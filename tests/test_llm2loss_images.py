@@ -8,8 +8,8 @@ from PIL import Image
 from llm2loss_standins import ColourEncoder
 from visiondx.core.errors import InputError
 from visiondx.llm2loss.cache import embed
-from visiondx.llm2loss.images import files
-from visiondx.llm2loss.pixels import pixels
+from visiondx.models.image_files import files
+from visiondx.models.pixels import pixels
 from visiondx.models.preprocess import Preprocess
 
 HIDDEN = (255, 0, 0, 0)  # a red that is not seen

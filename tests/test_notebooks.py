@@ -13,10 +13,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 import forked_kernel
+from visiondx.models.generator import StyleGenerator
 from visiondx.run import notebooks, runs
 
 NOTEBOOKS = notebooks.paths()
@@ -76,6 +79,25 @@ def test_notebook_runs(path, running):
         assert n in ([], [metrics[name]["n"]]), name
     assert json.loads((out / "run.json").read_text("utf-8"))["status"] == "complete"
     assert (out / "executed.ipynb").stat().st_size > 0
+
+
+def test_a_diagnosis_starts_from_photographs(running, tmp_path):
+    generator = StyleGenerator.load("faces")
+    pictures = (255 * generator.synthesize(generator.sample_styles(3, 3))).byte()
+    noise = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    for i, picture in enumerate([*pictures, noise[0].byte()]):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    words = ["a face with long hair", "a smiling face"]
+    given = {"photographs": str(tmp_path), "projection_steps": 15, "attributes": words}
+    path, manager = notebooks.ROOT / "notebooks" / "diagnose.ipynb", forked_kernel.ForkedKernel
+    out = tmp_path / "out"
+    runs.run_notebook(path, "smoke", given, out, manager=manager, export=False)
+    metrics = json.loads((out / "metrics.json").read_text("utf-8"))
+    assert metrics["photographs.reached"]["value"] == 0.75
+    assert metrics[f"h.{words[0]}"]["n"] == 3
+    page = (out / "report.html").read_text("utf-8")
+    assert "The generator reaches 3 of 4 photographs." in page
+    assert "Left out: 3.png" in page
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,29 @@ def test_equation_10_by_hand():
     assert torch.allclose(moved, torch.tensor([0.3, 0.7, -1.0, 0.0]))
 
 
+def test_eta_falls_along_half_a_cosine():
+    descent = Descent(steps=4, eta=0.2, anneal=True)
+    expected = [0.2, 0.1 * (1 + math.sqrt(0.5)), 0.1, 0.1 * (1 - math.sqrt(0.5)), 0.0]
+    assert [descent.eta_at(step) for step in range(5)] == pytest.approx(expected)
+    moved = descent.move(torch.ones(1), torch.ones(1), torch.zeros(2, 1), 2)
+    assert moved.item() == pytest.approx(0.9)
+    assert Descent(eta=0.2).eta_at(9) == 0.2
+
+
+def test_a_descent_goes_on_from_a_kept_step_as_if_it_had_not_stopped():
+    v, descent = torch.tensor([0.5, -2.0])[:, None], Descent(steps=6, update="adam", anneal=True)
+    moments = torch.zeros(2, 2, 1)
+    objective = Linear(column(1.0, 2.0), column(3.0, -1.0))
+    steps = descend(objective, v, descent, moments=moments)
+    whole = [(at.variable, moments.clone()) for at in steps]
+    assert len(whole) == 7
+    variable, kept = whole[4]
+    rest = list(descend(objective, variable, descent, first=4, moments=kept))
+    assert [at.number for at in rest] == [4, 5, 6]
+    for at, (expected, _) in zip(rest, whole[4:], strict=True):
+        assert torch.equal(at.variable, expected)
+
+
 def test_terms_are_weighed_and_one_of_them_grows():
     objective = Linear(column(1.0, -2.0), column(1.0, 0.5))
     objective.growth = 3.0

@@ -17,6 +17,8 @@ _PLACES = {
     "Target": "models.target",
     "Encoder": "models.encoder",
     "StyleGenerator": "models.generator",
+    "Photographs": "models.photographs",
+    "project": "zoom.projection",
     "diagnose": "zoom.diagnose",
     "Diagnosis": "zoom.diagnose",
     "SearchSettings": "zoom.search",

@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, read_kept, reading, result_key
-from visiondx.llm2loss.images import Batch, Source, batches
-from visiondx.llm2loss.pixels import METHOD
 from visiondx.models.encoder import Encoder
+from visiondx.models.images import Batch, Source, batches
+from visiondx.models.pixels import METHOD
 
 SHORT = 16  # hex digits of a fingerprint in a file's name
 SHOWN = 3  # unreadable images named in a message

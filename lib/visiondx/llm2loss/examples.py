@@ -11,8 +11,8 @@ from torch import Tensor
 from visiondx.llm2loss.data import LossData, read_table
 from visiondx.llm2loss.labelled import read_labelled
 from visiondx.llm2loss.paths import locate
-from visiondx.llm2loss.pixels import pixels
 from visiondx.models.encoder import Encoder
+from visiondx.models.pixels import pixels
 from visiondx.models.preprocess import Preprocess
 
 SIDE = 128  # pixels of a picture that is shown

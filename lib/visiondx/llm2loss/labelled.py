@@ -22,13 +22,13 @@ from visiondx.core.errors import InputError, reason
 from visiondx.core.words import plain
 from visiondx.llm2loss.cache import embed
 from visiondx.llm2loss.data import LossData
-from visiondx.llm2loss.images import THREADS
 from visiondx.llm2loss.paths import labelled
-from visiondx.llm2loss.pixels import pixels
 from visiondx.models.device import device_of
 from visiondx.models.encoder import Encoder
+from visiondx.models.images import THREADS
 from visiondx.models.modes import evaluating
 from visiondx.models.outputs import ABSENT
+from visiondx.models.pixels import pixels
 from visiondx.models.probabilities import check_logits, pictures
 from visiondx.models.target import Target
 

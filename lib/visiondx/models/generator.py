@@ -144,6 +144,11 @@ class StyleGenerator(nn.Module):
         return synthesis_bytes(self.layers, gradient, gradient and self.checkpoints)
 
     @torch.no_grad()
+    def sample_w(self, n: int, seed: int) -> Tensor:
+        """n random w (n, w_dim), without truncation; of the same z as ``sample_styles``."""
+        return self.w(self._z(n, seed))
+
+    @torch.no_grad()
     def sample_styles(
         self, n: int, seed: int, truncation: float = 1.0, cutoff: int | None = None
     ) -> Tensor:
@@ -161,7 +166,7 @@ class StyleGenerator(nn.Module):
     @torch.no_grad()
     def measure(self, n: int = STATISTICS_SAMPLES, seed: int = 0) -> None:
         """Set mean w and the mean and standard deviation of the styles from ``n`` samples."""
-        w = self.w(self._z(n, seed))
+        w = self.sample_w(n, seed)
         s = self.styles(w)
         self.network.mapping.w_avg.copy_(w.mean(dim=0))
         self.style_mean.copy_(s.mean(dim=0))

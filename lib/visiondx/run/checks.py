@@ -15,6 +15,7 @@ from visiondx.core.seeds import check_seed
 from visiondx.core.words import check_prompts, check_words
 from visiondx.llm2loss.question import check_question, check_source, sentences_of
 from visiondx.models import registry
+from visiondx.models.image_files import files
 
 DIRECTIONS = ("auto", "relevance", "gradient")  # `zoom.estimate.CHOICES`, which needs torch
 TEMPLATES = ("imagenet", "simple")  # `zoom.templates.BANKS`, which needs torch
@@ -76,6 +77,8 @@ def _check_question(values: Mapping[str, Any]) -> None:
     texts = [text for each in lists for text in each if isinstance(text, str)]
     if texts and isinstance(values.get("encoder"), str):
         registry.check_texts(values["encoder"], texts)
+    if isinstance(values.get("photographs"), str) and values["photographs"]:
+        check_photographs(values["photographs"])
     _check_target(values)
     _check_losses(values)
 
@@ -110,6 +113,21 @@ def _check_target(values: Mapping[str, Any]) -> None:
             "The embedded targets never saw pictures of this generator: name your own as target, "
             '"path/to/file.py:function".'
         )
+
+
+def check_photographs(folder: str | Path) -> str:
+    """The absolute path of a folder of photographs; which of them can be read is seen later.
+
+    Raises:
+        InputError: no such folder, or fewer than 2 images in it.
+    """
+    path = Path(folder).expanduser().resolve()
+    if len(files(path)) < LEAST["images"]:
+        raise InputError(
+            f"There is one image in {path}, and a diagnosis needs {LEAST['images']}: add some, or "
+            "give images as a number, to start from the generator's own."
+        )
+    return str(path)
 
 
 def check_target(spec: str, task: str | None = None, world: str | None = None) -> str:
@@ -163,7 +181,7 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that name files, with absolute paths: a run has another working folder.
 
     Raises:
-        InputError: no such target or generator, see ``check_target`` and ``check_generator``.
+        InputError: no such target, generator or photographs, see ``check_target`` and the others.
     """
     found = {}
     for name, value in values.items():
@@ -177,6 +195,8 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = check_generator(value)
         elif name in ("table", "image_folder"):
             found[name] = str(Path(value).expanduser().resolve())
+        elif name == "photographs":
+            found[name] = check_photographs(value)
         elif name == "encoder" and value.startswith("local-dir:"):
             folder = Path(value.removeprefix("local-dir:")).expanduser()
             found[name] = f"local-dir:{folder.resolve()}"

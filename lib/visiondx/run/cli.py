@@ -107,7 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         help="average the words over CLIP's templates; default: none",
     )
     diagnose.add_argument("--consistency", nargs="*", metavar="WORDS", help="what must not change")
-    diagnose.add_argument("--images", type=int, metavar="N")
+    diagnose.add_argument(
+        "--images",
+        metavar="N|FOLDER",
+        help="so many of the generator's own, or photographs of yours to start from",
+    )
     diagnose.add_argument("--steps", type=int, metavar="N")
     diagnose.add_argument("--seed", type=int, metavar="N")
     diagnose.add_argument("--name", help="of the run; default: the target's")
@@ -160,13 +164,24 @@ def _diagnose(given: argparse.Namespace) -> None:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
     names = ("attributes", "neutral", "generator", "directions", "consistency")
-    names += ("images", "steps", "seed", "class_index", "encoder", "encoder_weights")
+    names += ("steps", "seed", "class_index", "encoder", "encoder_weights")
     names += ("words", "templates")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
+    if given.images is not None:
+        asked |= _images(given.images)
     asked |= absolute(asked)
     path = notebooks.ROOT / "notebooks" / "diagnose.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "diagnose" / name
     _run_and_tell(path, given.preset, {"target": target, "name": name, **asked}, out)
+
+
+def _images(text: str) -> dict[str, Any]:
+    """The parameter that is meant by ``--images``: how many, or a folder."""
+    if re.fullmatch(r"[+-]?\d+", text.strip()):
+        return {"images": int(text)}
+    if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text.strip()) and not Path(text).exists():
+        raise InputError(f"--images takes a whole number or a folder, got {text!r}.")
+    return {"photographs": text}
 
 
 def _try_target(values: dict[str, Any]) -> None:

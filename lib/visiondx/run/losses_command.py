@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from visiondx.core.errors import InputError
-from visiondx.llm2loss.paths import check_there, labelled, locate
+from visiondx.llm2loss.paths import labelled, locate
 from visiondx.llm2loss.question import check_question, check_source
 from visiondx.llm2loss.tables import check_count, read_columns
+from visiondx.models.image_files import check_there
 from visiondx.run import notebooks
 from visiondx.run.checks import absolute
 

@@ -1,5 +1,6 @@
 """The descent loop: a batch of rows, each going down its own objective, step by step."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ class Descent:
         epsilon: every entry is clamped to ±ε after each step; None: no bound.
         decay: every step takes ``eta * decay`` of the variable away first: with "adam", AdamW
             (Loshchilov and Hutter, 2019).
+        anneal: η falls to 0 over the steps, along half a cosine (Loshchilov and Hutter, 2017).
 
     Raises:
         InputError: impossible numbers, or an unknown update.
@@ -34,6 +36,7 @@ class Descent:
     update: str = "gradient"
     epsilon: float | None = None
     decay: float = 0.0
+    anneal: bool = False
 
     def __post_init__(self):
         if self.steps < 1:
@@ -47,15 +50,22 @@ class Descent:
         if self.update not in UPDATES:
             raise InputError(f"update must be one of {', '.join(UPDATES)}, got {self.update!r}.")
 
+    def eta_at(self, step: int) -> float:
+        """η of this step; the first is 0."""
+        if not self.anneal:
+            return self.eta
+        return self.eta * (1 + math.cos(math.pi * step / self.steps)) / 2
+
     def move(self, variable: Tensor, gradient: Tensor, moments: Tensor, step: int) -> Tensor:
         """The variable after this step; the first is 0.
 
         Args:
             moments: (2, …), Adam's running means of the gradient and its square, moved in place.
         """
+        eta = self.eta_at(step)
         if self.decay:
-            variable = variable * (1 - self.eta * self.decay)
-        moved = variable - self.eta * update_direction(self.update, gradient, moments, step)
+            variable = variable * (1 - eta * self.decay)
+        moved = variable - eta * update_direction(self.update, gradient, moments, step)
         return moved if self.epsilon is None else moved.clamp(-self.epsilon, self.epsilon)
 
 
@@ -75,6 +85,8 @@ def descend(
     descent: Descent,
     place: Callable[[int], str] = "row {}".format,
     bar: tqdm | None = None,
+    first: int = 0,
+    moments: Tensor | None = None,
 ) -> Iterator[Step]:
     """The start, and the place after every step; the last is looked at without a gradient.
 
@@ -86,15 +98,19 @@ def descend(
     Args:
         objective: of B rows. variable: (B, …), where the search starts.
         place: names a row in messages. bar: moves by one for each row and step.
+        first, moments: to go on with a search of all its rows from the variable of a step: its
+            number, and the moments (2, B, …) as they were when it was yielded. They are moved in
+            place, so who gives zeros at the start can keep them.
 
     Raises:
         FloatingPointError: a NaN or infinity, with its name, step and row.
     """
     rows = torch.arange(len(variable), device=variable.device)
-    moments = variable.new_zeros(2, *variable.shape)
+    if moments is None:
+        moments = variable.new_zeros(2, *variable.shape)
     grows = any(term.growth != 1 for term in objective.terms)
     settles = not (descent.update == "adam" or objective.noisy or grows)
-    for step in range(descent.steps + 1):
+    for step in range(first, descent.steps + 1):
         here, last = rows, step == descent.steps
         reading, gradient = reading_and_gradient(
             objective, variable, step, lambda i, here=here: place(int(here[i])), not last

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from visiondx.zoom.diagnose import Diagnosis
+    from visiondx.zoom.projected import Projection
 
 COLUMNS = ("attribute", "h", "low", "high", "n", "share", "flip_rate")
 PAPER = "J. Luo, Z. Wang, C. H. Wu, D. Huang, F. De la Torre: Zero-shot Model Diagnosis. CVPR 2023."
 READERS = {"seen": "CLIP sees the edit", "judged": "Judges see it"}
+PHOTOGRAPHS = {
+    "name": "Photograph",
+    "reached": "Reached",
+    "rms": "RMS, levels",
+    "contrast": "its contrast",
+    "cosine": "Encoder's cosine",
+    "mirrored": "both mirrored",
+    "p_photograph": "Answer to it",
+    "p_reconstruction": "to its reconstruction",
+}
 TRUTH = {
     "attribute": "Attribute",
     "h_true": "True mean change",
@@ -49,6 +60,7 @@ def write_report(
     notes: Sequence[str] = (),
     next_steps: Sequence[str] = (),
     winner: str | None = None,
+    photographs: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``report.html`` into ``out_dir``.
 
@@ -66,6 +78,8 @@ def write_report(
         truth: true sensitivities beside the measured ones, any columns, or None.
         notes: sentences that a reader should know. next_steps: what one may do now.
         winner: the attribute that the model may be said to hang on most, or None.
+        photographs: what the images started from, if not from the generator: ``heading``, ``said``
+            (sentences), ``figure`` and ``table`` (a frame).
 
     Raises:
         InputError: a missing column or an image of another shape or type.
@@ -87,6 +101,9 @@ def write_report(
         histogram=data_uri(histogram if isinstance(histogram, bytes) else png(histogram)),
         rows=[{"shown": True} | row for row in ranked.to_dict("records")],
         winner=winner,
+        photographs=None
+        if photographs is None
+        else {**photographs, "figure": data_uri(png(photographs["figure"]))},
         readers=[(k, who) for k, who in READERS.items() if k in ranked],
         scale=max(float(ranked["high"].max()), 1e-9),
         csv=data_uri(ranked.to_csv(index=False).encode(), "text/csv;charset=utf-8"),
@@ -111,8 +128,13 @@ def write_diagnosis(
     title: str,
     asked: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    projection: "Projection | None" = None,
 ) -> Path:
-    """Write ``report.html`` of a ZOOM diagnosis; ``asked`` and ``settings`` add rows to its own."""
+    """Write ``report.html`` of a ZOOM diagnosis; ``asked`` and ``settings`` add rows to its own.
+
+    Args:
+        projection: of the photographs that the diagnosis started from; it gets a section.
+    """
     result, channels = found.result, found.directions.to_frame().set_index("attribute")["channels"]
     own = {
         "seed of the images": result.seed,
@@ -120,6 +142,8 @@ def write_diagnosis(
         "directions estimated by": found.directions.estimator,
     }
     truth = found.truth_frame()
+    if projection is not None:
+        own |= {f"projection: {name}": value for name, value in projection.settings.items()}
     return write_report(
         out_dir,
         title=title,
@@ -139,15 +163,29 @@ def write_diagnosis(
         truth=truth if truth is None else truth.rename(columns=TRUTH),
         settings={**own, **result.settings, **(settings or {})},
         versions=installed(),
-        notes=_notes(found),
+        notes=_notes(found, projection),
         next_steps=_next_steps(found),
         winner=found.sensitivity.winner,
+        photographs=None if projection is None else _section(projection),
     )
 
 
-def _notes(found: "Diagnosis") -> list[str]:
+def _section(projection: "Projection") -> dict[str, Any]:
+    table = projection.to_frame().drop(columns="left_out")
+    return {
+        "heading": projection.heading,
+        "said": projection.said,
+        "figure": projection.plot(),
+        "table": table.rename(columns=PHOTOGRAPHS),
+    }
+
+
+def _notes(found: "Diagnosis", projection: "Projection | None") -> list[str]:
     notes = [
-        "Every image was made by the generator, so this speaks about what the generator can draw.",
+        "Every image was made by the generator, so this speaks about what the generator can draw."
+        if projection is None
+        else "The edits start from the generator's reconstructions, not from the photographs: what "
+        "a reconstruction lacks, the model was not asked about.",
         "A bar counts movement of the model's answer, not mistakes: an edit that changes what the "
         "model is asked about moves it rightly.",
     ]
@@ -178,10 +216,10 @@ def _next_steps(found: "Diagnosis") -> list[str]:
         )
     if measured.winner is None and len(measured.attributes) > 1:
         steps.append("Where the verdict says how many images would tell, ask again with so many.")
-    steps.append(
-        f"Ask again with another seed of the images than {found.result.seed}: what is true of the "
-        "model comes again."
-    )
+    other = f"another seed of the images than {found.result.seed}"
+    if found.result.seed is None:
+        other = "other photographs"
+    steps.append(f"Ask again with {other}: what is true of the model comes again.")
     if measured.winner is not None:
         steps.append(
             f"Check “{measured.winner}” on photographs of your own, with it and without, before "

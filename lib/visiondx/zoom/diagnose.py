@@ -154,6 +154,7 @@ def check(
     directions: str = "auto",
     templates: Sequence[str] | str | None = None,
     truncation: float = 1.0,
+    styles: Tensor | None = None,
 ) -> None:
     """Try everything that can be wrong with words, target and numbers; a second or two.
 
@@ -165,14 +166,30 @@ def check(
     task_of(target)
     check_prompts(attributes, neutral)
     check_estimator(directions)
-    check_seed(seed)
-    if not isinstance(images, int) or images < 2:
-        raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
+    if styles is not None:
+        check_given(styles, generator)
+    else:
+        check_seed(seed)
+        if not isinstance(images, int) or images < 2:
+            raise InputError(f"A diagnosis needs at least 2 images for an interval, got {images}.")
     text_directions(encoder, attributes, neutral, templates)
     if consistency:
         Consistency(encoder, consistency)
     target.to(generator.style_mean.device)
-    target.check(generator.synthesize(generator.sample_styles(CHECKED, seed, truncation)))
+    if styles is None:
+        styles = generator.sample_styles(CHECKED, seed, truncation)
+    target.check(generator.synthesize(styles[:CHECKED].to(generator.style_mean)))
+
+
+def check_given(styles: Tensor, generator) -> None:
+    """Raise InputError unless styles are (B, c_S) of this generator, finite, and 2 or more."""
+    if styles.ndim != 2 or styles.shape[1] != generator.num_styles or len(styles) < 2:
+        raise InputError(
+            f"styles must have shape (B, {generator.num_styles}) with B of 2 or more, for an "
+            f"interval, got {tuple(styles.shape)}."
+        )
+    if not bool(torch.isfinite(styles).all()):
+        raise InputError("The given styles hold NaN or infinity: project the photographs again.")
 
 
 def diagnose(
@@ -194,6 +211,7 @@ def diagnose(
     templates: Sequence[str] | str | None = None,
     truncation: float = 1.0,
     M: Tensor | None = None,
+    styles: Tensor | None = None,
 ) -> Diagnosis:
     """Run ZOOM on a target; everything that can be wrong with the input is tried first (``check``).
 
@@ -213,6 +231,8 @@ def diagnose(
             as ``zoom.toggle``'s. Then none is estimated, and what is said here about how
             (``directions`` to ``templates``, and ``M``) does not count.
         M: the relevance matrix, if there is one at hand.
+        styles: (B, c_S) to start from, such as ``Projection.reached_styles``. Then none is sampled,
+            and ``images``, ``seed`` and ``truncation`` do not count.
 
     Raises:
         InputError: before any long work, for anything that is wrong with target, words or numbers.
@@ -233,6 +253,7 @@ def diagnose(
         directions=directions,
         templates=templates,
         truncation=truncation,
+        styles=styles,
     )
     if edits is None:
         edits = edit_directions(
@@ -251,7 +272,10 @@ def diagnose(
         raise InputError(f"The edits start from {edits.neutral!r}, not from {neutral!r}.")
     else:
         edits = edits.of(attributes)
-    styles = generator.sample_styles(images, seed, truncation)
+    if styles is None:
+        styles = generator.sample_styles(images, seed, truncation)
+    else:
+        styles, seed = styles.to(generator.style_mean), None
     result = search(generator, target, encoder, edits, styles, settings, consistency, seed)
     return Diagnosis(Sensitivity.from_search(result, encoder), result, tuple(target.labels))
 

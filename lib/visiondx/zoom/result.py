@@ -163,16 +163,16 @@ class SearchResult:
 def examples(change: Tensor, pairs: int, seed: int | None = None) -> dict[int, list[int]]:
     """Which images to show of each attribute, the most influential first: {attribute: images}.
 
-    An attribute's strongest images, and last of all one drawn among the others, by ``seed``: the
-    strongest alone show what an edit can do, not what it mostly does. No image stands twice: the
-    attributes take turns, each the strongest that is left. (Where there are too few images for
-    that, none stands twice in a row.)
+    An attribute's strongest images, and last of all one drawn among the others, by ``seed`` (None
+    is 0): the strongest alone show what an edit can do, not what it mostly does. No image stands
+    twice: the attributes take turns, each the strongest that is left. (Where there are too few
+    images for that, none stands twice in a row.)
 
     Args:
         change: (B, N). pairs: images of each, fewer where there are fewer.
     """
     count = min(pairs, len(change))
-    best, rng = max(count - 1, 1), np.random.default_rng(seed)
+    best, rng = max(count - 1, 1), np.random.default_rng(seed or 0)
     order = change.mean(0).argsort(descending=True, stable=True).tolist()
     ranked = change.argsort(dim=0, descending=True, stable=True).T.tolist()
     found: dict[int, list[int]] = {n: [] for n in order}

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.llm2loss.images import THREADS
-from visiondx.llm2loss.pixels import pixels
+from visiondx.models.images import THREADS
+from visiondx.models.pixels import pixels
 
 FILES = ("list_attr_celeba.txt", "identity_CelebA.txt", "list_eval_partition.txt")
 IMAGES = "img_align_celeba"

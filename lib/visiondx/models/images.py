@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visiondx.core.errors import InputError, reason
-from visiondx.llm2loss.paths import check_there, files
-from visiondx.llm2loss.pixels import check_range, pixels
+from visiondx.models.image_files import check_there, files
+from visiondx.models.pixels import check_range, pixels
 from visiondx.models.preprocess import Preprocess
 
 THREADS = 4  # that read and decode files
@@ -42,7 +42,10 @@ def batches(
     """The batches of a source, in its order, and their number where that is known.
 
     Args:
-        source: see ``cache.embed``. size: items of a batch; an iterator's batches stay as they are.
+        source: a folder or paths of files; a data set of PIL images, of tensors (3, H, W) or of
+            tuples that begin with one; a tensor (N, 3, H, W), uint8 or in [0, 1]; or an iterator
+            of such batches, which stay as they are.
+        size: items of a batch.
         preprocess: how files and PIL images are brought to one size.
 
     Raises:

@@ -1,0 +1,50 @@
+"""A folder of photographs, brought to a generator's square resolution."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from visiondx.core.errors import InputError
+from visiondx.models.images import batches
+from visiondx.models.preprocess import Preprocess
+
+BATCH = 64  # files that are read together
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Pictures that no generator made, and what could not be read."""
+
+    names: tuple[str, ...]  # B, such as the files' paths within their folder
+    images: Tensor  # (B, 3, R, R) in [0, 1], on the CPU
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # name -> why
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def read(cls, folder: str | Path, resolution: int) -> "Photographs":
+        """All images under a folder: the shorter edge to ``resolution``, then the centre of it.
+
+        Upright, and over white where they are transparent. Nothing is aligned: where a generator
+        was trained on aligned faces, align them as its training images were.
+
+        Raises:
+            InputError: no such folder, or no image in it that can be read.
+        """
+        folder = Path(folder)
+        parts, _ = batches(folder, BATCH, Preprocess((resolution, resolution)))
+        images, names, unreadable = [], [], {}
+        for part in parts:
+            own = [Path(name).relative_to(folder).as_posix() for name in part.names]
+            some, why = part.load()
+            images.append(some)
+            names += [name for i, name in enumerate(own) if i not in why]
+            unreadable |= {own[i]: text for i, text in why.items()}
+        if not names:
+            name, why = next(iter(unreadable.items()))
+            raise InputError(f"No image in {folder} can be read, such as {name} ({why}).")
+        return cls(tuple(names), torch.cat(images), unreadable)
