@@ -1,6 +1,6 @@
 """A folder of photographs, brought to a generator's square resolution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,10 @@ class Photographs:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def of(self, rows: Sequence[int]) -> "Photographs":
+        """These rows alone, in this order, and nothing unreadable."""
+        return Photographs(tuple(self.names[row] for row in rows), self.images[list(rows)])
 
     @classmethod
     def read(cls, folder: str | Path, resolution: int) -> "Photographs":

@@ -63,9 +63,10 @@ def project(
         generator: a ``StyleGenerator``. encoder: an ``Encoder``.
         target: is asked about photographs and reconstructions, if there is one.
         seed: of the random w.
-        keep: folder in which the state is kept every 25 steps, by what it was made of: a run that
-            was interrupted goes on from there, with the same result bit for bit on a CPU; a
-            finished one is found again. None keeps nothing.
+        keep: folder in which the state of each photograph is kept every 25 steps, by what it was
+            made of: a run that was interrupted goes on from there, with the same result bit for bit
+            on a CPU (if memory holds as many at once); a finished one is found again, also when
+            photographs were added. None keeps nothing.
 
     Raises:
         InputError: photographs of another size than the generator's, steps or a seed that cannot
@@ -133,34 +134,53 @@ class _Search:
         }
 
     def __call__(self, photographs: Photographs, bar: tqdm) -> Tensor:
-        """(B, num_ws, w_dim), on the CPU."""
-        batch = Batch.start(None, self.generator, self.mean)
+        """(B, num_ws, w_dim), on the CPU. Those that were left at the same step go on together."""
+        batch, found = Batch.start(None, self.generator, self.mean), {}
+        kept = [read_kept(path, _read) for path in self._paths(photographs)]
+        at = [0 if state is None else state[2] for state in kept]
+        for step in sorted(set(at)):
+            rows = [row for row, own in enumerate(at) if own == step]
+            bar.update(len(rows) * step)
 
-        def some(first: int, last: int) -> Tensor:
-            return self._descend(photographs.images[first:last], photographs.names[first:last], bar)
+            def some(first: int, last: int, rows: list[int] = rows, step: int = step) -> Tensor:
+                own = rows[first:last]
+                state = (
+                    [torch.stack(s) for s in zip(*(kept[row][:2] for row in own))] if step else ()
+                )
+                return self._descend(photographs.of(own), state, step, bar)
 
-        return torch.cat(batch.split(len(photographs), some, bar))
+            found |= dict(zip(rows, torch.cat(batch.split(len(rows), some, bar)), strict=True))
+        return torch.stack([found[row] for row in range(len(photographs))])
 
-    def _descend(self, images: Tensor, names: tuple[str, ...], bar: tqdm) -> Tensor:
-        images, path = images.to(self.mean), None
-        if self.keep:
-            how = [self.descent.steps, ETA, ENCODER, PULL, SCALES, STARTS, SMALL]
-            key = result_key(METHOD, *self.made_of, *how, digest(images=images))
-            path = self.keep / f"projection-{key}.safetensors"
-        state = read_kept(path, _read)
-        if state is None:
+    def _paths(self, photographs: Photographs) -> list[Path | None]:
+        """Where the state of each is kept."""
+        if not self.keep:
+            return [None] * len(photographs)
+        how = [self.descent.steps, ETA, ENCODER, PULL, SCALES, STARTS, SMALL]
+        keys = [
+            result_key(METHOD, *self.made_of, *how, digest(image=image))
+            for image in photographs.images
+        ]
+        return [self.keep / f"projection-{key}.safetensors" for key in keys]
+
+    def _descend(self, photographs: Photographs, kept: list, first: int, bar: tqdm) -> Tensor:
+        """W+ of these, from the step ``first`` on; ``kept`` has the state of each there, if not 0."""
+        images, paths = photographs.images.to(self.mean), self._paths(photographs)
+        if first:
+            v = torch.stack([state[0] for state in kept]).to(images)
+            moments = torch.stack([state[1] for state in kept], 1).to(images)
+        else:
             v = (self._nearest(images) - self.mean) / self.std
             v = v[:, None].repeat(1, self.generator.num_ws, 1)
-            state = v, v.new_zeros(2, *v.shape), 0
-        v, moments, first = (t.to(images) if isinstance(t, Tensor) else t for t in state)
-        bar.update(len(images) * first)
+            moments = v.new_zeros(2, *v.shape)
         objective = Reconstruction(self.generator, self.encoder, images, self.mean, self.std)
-        place = [repr(name) for name in names].__getitem__
+        place = [repr(name) for name in photographs.names].__getitem__
         for at in descend(objective, v, self.descent, place, bar, first, moments):
             bar.set_postfix_str(f"RMS {255 * at.reading.median():.0f}", refresh=False)
             due = at.number % EVERY == 0 or at.number == self.descent.steps
-            if path and due and at.number > first:
-                _write(path, at.variable, moments, at.number)
+            if self.keep and due and at.number > first:
+                for path, row, own in zip(paths, at.variable, moments.unbind(1), strict=True):
+                    _write(path, row, own, at.number)
         return (self.mean + self.std * at.variable).cpu()
 
     @torch.no_grad()
@@ -255,6 +275,6 @@ def _write(path: Path, v: Tensor, moments: Tensor, step: int) -> None:
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor, int]:
-    """What ``_write`` wrote: v, the moments and the step."""
+    """What ``_write`` wrote of an image: v (num_ws, w_dim), the moments (2, …) and the step."""
     kept = load_file(path)
     return kept["v"], kept["moments"], int(kept["step"])
