@@ -88,7 +88,7 @@ def test_a_diagnosis_starts_from_photographs(running, tmp_path):
     for i, picture in enumerate([*pictures, noise[0].byte()]):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     words = ["a face with long hair", "a smiling face"]
-    given = {"photographs": str(tmp_path), "projection_steps": 15, "attributes": words}
+    given = {"photographs": str(tmp_path), "projection_steps": 60, "attributes": words}
     path, manager = notebooks.ROOT / "notebooks" / "diagnose.ipynb", forked_kernel.ForkedKernel
     out = tmp_path / "out"
     runs.run_notebook(path, "smoke", given, out, manager=manager, export=False)

@@ -12,7 +12,7 @@ half the spacing away, nearer than to what a neighbour would look like,
 and if it shows something: a wall of one colour is drawn well. Its contrast, the RMS of its pixels
 around their mean colour, must be at least half of the lowest of the 256.
 
-On the faces generator, renders of faces pass, those of animals and of scenes do not.
+On the embedded generator of faces, 15 of 16 renders of faces are reached, and 1 of 8 of animals.
 """
 
 from collections.abc import Mapping

@@ -144,10 +144,7 @@ class _Search:
 
             def some(first: int, last: int, rows: list[int] = rows, step: int = step) -> Tensor:
                 own = rows[first:last]
-                state = (
-                    [torch.stack(s) for s in zip(*(kept[row][:2] for row in own))] if step else ()
-                )
-                return self._descend(photographs.of(own), state, step, bar)
+                return self._descend(photographs.of(own), [kept[row] for row in own], step, bar)
 
             found |= dict(zip(rows, torch.cat(batch.split(len(rows), some, bar)), strict=True))
         return torch.stack([found[row] for row in range(len(photographs))])
@@ -164,7 +161,7 @@ class _Search:
         return [self.keep / f"projection-{key}.safetensors" for key in keys]
 
     def _descend(self, photographs: Photographs, kept: list, first: int, bar: tqdm) -> Tensor:
-        """W+ of these, from the step ``first`` on; ``kept`` has the state of each there, if not 0."""
+        """W+ of these, from the step ``first`` on; ``kept`` has their states there, if not at 0."""
         images, paths = photographs.images.to(self.mean), self._paths(photographs)
         if first:
             v = torch.stack([state[0] for state in kept]).to(images)
