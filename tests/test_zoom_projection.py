@@ -21,7 +21,8 @@ from visiondx.zoom import projection
 from visiondx.zoom.diagnose import check, diagnose
 from visiondx.zoom.projection import ENCODER, PULL, Reconstruction, _Search, project, spacing
 from visiondx.zoom.search import SearchSettings
-from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, cells, prompt
+from visiondx_worlds.marking.zoom.truth import with_truth
+from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridWorld, cells, prompt
 
 STEPS = 40
 OWN = ["a.png", "b & c.png", "sub/d.png"]
@@ -234,6 +235,8 @@ def test_a_diagnosis_starts_from_what_is_reached(found, generator, tmp_path):
     assert "The generator reaches 3 of 7 photographs." in html
     assert "b &amp; c.png" in html
     assert "Ask again with other photographs" in html
+    marked = with_truth(diagnosis, GridWorld(), target, images=8)
+    assert (marked.truth.seed, marked.truth.attributes) == (100, tuple(words))
     plain = write_diagnosis(diagnosis, tmp_path / "plain", title="Mine").read_text("utf-8")
     assert 'id="photographs"' not in plain
 

@@ -19,6 +19,7 @@ from visiondx.zoom.visibility import Visibility, read_pairs
 from visiondx_worlds.worlds.parts import coverage
 
 BATCH = 128  # images at once; a memory limit
+SEED = 100  # of the scenes, where a diagnosis has none
 
 
 class Interventions:
@@ -166,7 +167,8 @@ def with_truth(
 
     Args:
         found: of ``target``. known: prompt -> the world's attribute, see ``named``.
-        images: scenes, of the diagnosis's own seed, each drawn with and without each attribute.
+        images: scenes, of the diagnosis's own seed (of 100, if it has none, having started from
+            photographs), each drawn with and without each attribute.
         judges: of the world; they say in which pairs the edit shows. None asks nobody.
 
     Raises:
@@ -175,7 +177,9 @@ def with_truth(
     spoken = named(world, found.result.attributes, known)
     if not spoken:
         return found
-    truth = true_sensitivity(world, target, list(spoken.values()), images, found.sensitivity.seed)
+    seed = found.sensitivity.seed
+    seed = SEED if seed is None else seed
+    truth = true_sensitivity(world, target, list(spoken.values()), images, seed)
     prompts = {name: prompt for prompt, name in spoken.items()}
     planted = prompts.get(target.config.get("planted"))
     if judges is not None:
