@@ -327,31 +327,6 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
     assert capsys.readouterr().out.endswith("report.html\n\nNo attribute is named: “bangs”.\n")
 
 
-def folder_of(home, *names):
-    """A folder of one-pixel pictures."""
-    home.mkdir()
-    for name in names:
-        Image.new("RGB", (1, 1)).save(home / name)
-    return home
-
-
-def test_images_is_a_number_or_a_folder_of_photographs(house, monkeypatch):
-    with_diagnose(house)
-    calls = []
-    monkeypatch.setattr(runs, "run_notebook", lambda *given: calls.append(given[2]) or Path("out"))
-    monkeypatch.chdir(house)
-    folder = folder_of(house / "7 of mine", "a.png", "b.png")
-    for images in ("7", "7 of mine", str(folder)):
-        assert cli.main(["diagnose", *YOUNG, "a", "--images", images]) == 0
-    number, *folders = calls
-    assert (number["images"], "photographs" in number) == (7, False)
-    for each in folders:
-        assert (each["photographs"], "images" in each) == (str(folder), False)
-    path = house / "notebooks" / "diagnose.ipynb"
-    assert cli.main(["run", str(path), "-p", "photographs", "7 of mine"]) == 0
-    assert calls[3]["photographs"] == str(folder)  # the notebook runs elsewhere
-
-
 YOUNG = ["--target", "young", "--attributes"]
 
 
@@ -376,10 +351,6 @@ YOUNG = ["--target", "young", "--attributes"]
         ([*YOUNG, "a", "--images", "1"], "'images' must be 2 or more"),
         ([*YOUNG, "a", "--images", "0"], "'images' must be 2 or more"),
         ([*YOUNG, "a", "--images", "-3"], "'images' must be 2 or more"),
-        ([*YOUNG, "a", "--images", "2.5"], "takes a whole number or a folder, got '2.5'"),
-        ([*YOUNG, "a", "--images", "gone"], "No folder of images at"),
-        ([*YOUNG, "a", "--images", "none"], "No image in"),
-        ([*YOUNG, "a", "--images", "one"], "There is one image in"),
         ([*YOUNG, "a", "--steps", "0"], "'steps' must be 1 or more"),
         ([*YOUNG, "a", "--seed", "-3"], "'seed' must be a whole number"),
         (["--target", "young", "--attributes", "a", "--name", "../x"], "--name '../x'"),
@@ -391,8 +362,6 @@ def test_diagnose_refuses_bad_input_in_one_line(house, capsys, monkeypatch, argu
     with_diagnose(house)
     (house / "mine.py").write_text("def load(): ...")
     (house / "half.py").write_text("def load(:")
-    folder_of(house / "none")
-    folder_of(house / "one", "a.png")
     assert cli.main(["diagnose", *arguments]) == 2
     error = capsys.readouterr().err
     assert named in error

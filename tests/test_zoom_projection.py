@@ -14,6 +14,7 @@ from visiondx.models.generator import StyleGenerator
 from visiondx.models.photographs import Photographs
 from visiondx.models.stylegan2 import Generator
 from visiondx.models.target import Target
+from visiondx.run import checks, cli
 from visiondx.search.descent import Descent
 from visiondx.search.objective import reading_and_gradient
 from visiondx.show.report import write_diagnosis
@@ -288,3 +289,36 @@ def test_a_folder_is_read_as_a_viewer_shows_it(tmp_path):
         Photographs.read(tmp_path / "none", 8)
     with pytest.raises(InputError, match="No folder of images at"):
         Photographs.read(tmp_path / "absent", 8)
+
+
+ASKED = ["diagnose", "--target", "young", "--attributes", "a face with bangs", "--images"]
+
+
+def test_images_is_a_number_or_a_folder(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(cli, "_run_and_tell", lambda *given: calls.append(given[2]))
+    monkeypatch.chdir(tmp_path)
+    for folder, count in (("7 of mine", 2), ("one", 1), ("none", 0)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            Image.new("RGB", (1, 1)).save(tmp_path / folder / f"{i}.png")
+    folder = str(tmp_path / "7 of mine")
+    for images in ("7", "7 of mine", folder):
+        assert cli.main([*ASKED, images]) == 0
+    number, *folders = calls
+    assert (number["images"], "photographs" in number) == (7, False)
+    for each in folders:  # absolute, for the notebook runs elsewhere
+        assert (each["photographs"], "images" in each) == (folder, False)
+    assert checks.absolute({"photographs": "7 of mine"}) == {"photographs": folder}
+    for images, why in [
+        ("2.5", "takes a whole number or a folder, got '2.5'"),
+        ("gone", "No folder of images at"),
+        ("none", "No image in"),
+        ("one", "There is one image in"),
+    ]:
+        assert cli.main([*ASKED, images]) == 2
+        assert why in capsys.readouterr().err
+        if images != "2.5":
+            with pytest.raises(InputError, match=why):
+                checks.check_parameters({"photographs": images})
+    assert len(calls) == 3
