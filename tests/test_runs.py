@@ -289,7 +289,7 @@ def with_diagnose(house):
     (house / "data" / "presets" / "embedded.yaml").write_text("{}")
     words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
     words += '\nphotographs = ""'
-    names = 'name = ""\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
+    names = 'name = ""\ntruncation = 1.0\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
     tagged = f"{PARAMETERS}\nsteps = 4\nclass_index = None\n{words}\n{names}"
     make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
 
@@ -353,6 +353,7 @@ YOUNG = ["--target", "young", "--attributes"]
         ([*YOUNG, "a", "--images", "-3"], "'images' must be 2 or more"),
         ([*YOUNG, "a", "--steps", "0"], "'steps' must be 1 or more"),
         ([*YOUNG, "a", "--seed", "-3"], "'seed' must be a whole number"),
+        ([*YOUNG, "a", "--truncation", "0"], "'truncation' must be above 0, at most 1"),
         (["--target", "young", "--attributes", "a", "--name", "../x"], "--name '../x'"),
     ],
 )

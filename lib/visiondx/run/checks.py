@@ -34,6 +34,8 @@ def check_parameters(values: Mapping[str, Any]) -> None:
         for number in _numbers(value):
             if not math.isfinite(number):
                 raise InputError(f"Parameter {name!r} must be finite, got {number}.")
+            if last == "truncation" and not 0 < number <= 1:
+                raise InputError(f"Parameter {name!r} must be above 0, at most 1, got {number}.")
             if last in ("seed", "seeds"):
                 check_seed(number, f"Parameter {name!r}")
             if last in COUNTS and number < LEAST.get(name, 1):

@@ -112,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N|FOLDER",
         help="so many of the generator's own, or photographs of yours to start from",
     )
+    diagnose.add_argument(
+        "--truncation",
+        type=float,
+        metavar="PSI",
+        help="of the generator, from 0 to 1; default: 1, of photographs .7 suits better",
+    )
     diagnose.add_argument("--steps", type=int, metavar="N")
     diagnose.add_argument("--seed", type=int, metavar="N")
     diagnose.add_argument("--name", help="of the run; default: the target's")
@@ -165,7 +171,7 @@ def _diagnose(given: argparse.Namespace) -> None:
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
     names = ("attributes", "neutral", "generator", "directions", "consistency")
     names += ("steps", "seed", "class_index", "encoder", "encoder_weights")
-    names += ("words", "templates")
+    names += ("words", "templates", "truncation")
     asked = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     if given.images is not None:
         asked |= _images(given.images)
