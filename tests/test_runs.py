@@ -288,8 +288,8 @@ def with_diagnose(house):
     """The house with a notebook of the parameters that a diagnosis has."""
     (house / "data" / "presets" / "embedded.yaml").write_text("{}")
     words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
-    words += '\nphotographs = ""'
-    names = 'name = ""\ntruncation = 1.0\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
+    words += '\nphotographs = ""\ntruncation = 1.0'
+    names = 'name = ""\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
     tagged = f"{PARAMETERS}\nsteps = 4\nclass_index = None\n{words}\n{names}"
     make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
 
