@@ -166,6 +166,32 @@ def test_wraps_a_local_open_clip_model(tmp_path) -> None:
         encoder.embed_texts(["a hat", "hat " * 11])
 
 
+def test_weights_of_a_tag_have_the_activation_that_they_were_trained_with(
+    tmp_path, monkeypatch
+) -> None:
+    """As OpenAI's were with QuickGELU, though "ViT-B-32" alone names GELU."""
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small", SMALL)
+    torch.manual_seed(0)
+    clip = open_clip.CLIP(**SMALL, quick_gelu=True).eval()
+    torch.save(clip.state_dict(), tmp_path / "small.pt")
+    monkeypatch.setattr(
+        "open_clip.factory.download_pretrained", lambda *_, **__: str(tmp_path / "small.pt")
+    )
+    tags = {name: {"url": "", "quick_gelu": name == "quick"} for name in ("quick", "usual")}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "small", tags)
+    quick, usual, file = (
+        Encoder.load("small", weights=weights)
+        for weights in ("quick", "usual", str(tmp_path / "small.pt"))
+    )
+    images = torch.rand(2, 3, 32, 32)
+    expected = clip.encode_image(quick.prepare(images), normalize=True)
+    torch.testing.assert_close(quick.embed_images(images), expected)
+    assert (usual.embed_images(images) - expected).abs().max() > 1e-4
+    assert file.image_fingerprint == usual.image_fingerprint  # a file names no activation
+    assert quick.image_fingerprint != usual.image_fingerprint  # the same weights, other embeddings
+    assert quick.fingerprint != usual.fingerprint
+
+
 def small(**preprocess) -> Encoder:
     """A small CLIP whose images are preprocessed otherwise."""
     torch.manual_seed(0)

@@ -66,18 +66,22 @@ class Encoder(nn.Module):
             name: an architecture ("ViT-B-32"), or a whole model as "local-dir:folder" or
                 "hf-hub:owner/model".
             pretrained: a tag ("laion2b_s34b_b79k") or the path of a local checkpoint; not needed
-                with "local-dir:" and "hf-hub:".
+                with "local-dir:" and "hf-hub:". A tag whose weights were trained with QuickGELU,
+                such as "openai", gets it; of a file nobody can tell: for such a one, name
+                "ViT-B-32-quickgelu".
 
         Raises:
             InputError: open_clip has no such model or weights, or cannot read them.
         """
         import open_clip
+        from open_clip.pretrained import get_pretrained_cfg
 
         registry.check_encoder(name, pretrained or "")
+        quick = bool(get_pretrained_cfg(name, pretrained or "").get("quick_gelu"))
         try:
             if pretrained and Path(pretrained).expanduser().is_file():
                 pretrained = str(Path(pretrained).expanduser())
-            clip = open_clip.create_model(name, pretrained, device=device)
+            clip = open_clip.create_model(name, pretrained, device=device, force_quick_gelu=quick)
             tokenize = open_clip.get_tokenizer(name)
         except Exception as error:
             raise InputError(
@@ -122,8 +126,8 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights, the tokenizer and what is unusual in how images are preprocessed:
-        names caches of what the encoder computed.
+        """sha256 of the weights, the tokenizer and what is unusual in how they are used, see
+        ``_unusual``: names caches of what the encoder computed.
         """
         return self._digest(self.tokenizer_name, "")
 
@@ -193,8 +197,11 @@ class Encoder(nn.Module):
 
 
 def _unusual(config: dict, clip: nn.Module) -> str:
-    """What departs from open_clip's default preprocessing at the tower's size, "" if nothing."""
+    """What departs from open_clip's default preprocessing at the tower's size, and from GELU in its
+    layers, "" if nothing.
+    """
     from open_clip.transform import PreprocessCfg
+    from open_clip.transformer import QuickGELU
     from open_clip.utils import to_2tuple
 
     default = PreprocessCfg(getattr(getattr(clip, "visual", clip), "image_size", None))
@@ -203,4 +210,6 @@ def _unusual(config: dict, clip: nn.Module) -> str:
         for part in (config, asdict(default))
     )
     departs = {key: value for key, value in sorted(found.items()) if value != usual[key]}
+    if any(isinstance(module, QuickGELU) for module in clip.modules()):
+        departs["quick_gelu"] = True
     return json.dumps(departs) if departs else ""
