@@ -87,6 +87,28 @@ def test_modulated_layer_equals_its_definition(up, noisy):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("up", [False, True])
+def test_sums_beyond_half_precision_do_not_end_at_the_clamp(up):
+    """Of a clamped network an overflow would look like any other large activation."""
+    torch.manual_seed(1)
+    x, weight, bias = 50 * torch.randn(2, 64, 5, 5), torch.randn(6, 64, 3, 3), torch.randn(6)
+    blur, strength = stylegan2.resample_filter() if up else None, torch.tensor(0.0)
+    found = {}
+    for half in (False, True):
+        drawn = torch.Generator().manual_seed(2)
+        style = (100 * torch.randn(2, 64, generator=drawn)).requires_grad_()
+        given = x.half() if half else x
+        assert (given.float().abs().max() * style.abs().max()) < 65_504  # the sums are too large
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            y = stylegan2.modulated_layer(given, weight, style, bias, None, strength, blur, 256.0)
+        (gradient,) = torch.autograd.grad(y.float().square().mean(), style)
+        found[half] = y.float(), gradient
+    (full, by_full), (half, by_half) = found[False], found[True]
+    assert full.abs().max() < 256
+    torch.testing.assert_close(half, full, rtol=1e-2, atol=0.2)
+    assert torch.cosine_similarity(by_half.flatten(), by_full.flatten(), dim=0) > 0.999
+
+
 def test_upsample_keeps_a_constant_inside_and_doubles_the_size():
     image = stylegan2.upsample(torch.full((1, 3, 8, 8), 0.7), stylegan2.resample_filter())
     assert image.shape == (1, 3, 16, 16)

@@ -109,6 +109,9 @@ def modulated_layer(
     Scaling the input instead of the weight is the same linear map and needs no grouped
     convolution: conv(x, style * W) * d = d * conv(x * style, W).
     """
+    if x.dtype == torch.float16:  # d divides it out again; else sums pass 65,504, unseen if clamped
+        weight = weight / _scale(weight.flatten(1), math.sqrt(weight[0].numel()))[..., None, None]
+        style = style / _scale(style)
     with torch.autocast(x.device.type, enabled=False):
         dcoef = demodulation(weight, style)
     x = x * style.to(x.dtype)[:, :, None, None]
@@ -118,6 +121,15 @@ def modulated_layer(
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         x = depthwise(F.pad(x, (1, 1, 1, 1)), blur * 4)
     return demodulate_bias_act(x, dcoef, noise, strength, bias, LEAK, GAIN, clamp)
+
+
+def _scale(x: Tensor, times: float = 1.0) -> Tensor:
+    """The power of 2 above ``times`` max |x| of each row (R, N): (R, 1), a constant to autograd.
+
+    To divide by it rounds nothing.
+    """
+    largest = times * x.detach().float().abs().amax(1, keepdim=True)
+    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
 
 
 class SynthesisLayer(nn.Module):
