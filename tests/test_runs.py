@@ -389,6 +389,8 @@ def test_a_target_answers_before_a_kernel_starts(house, capsys, monkeypatch):
         given = ["--target", f"{name}.py:load", "--attributes", "a"]
         assert cli.main(["diagnose", *given]) == 2
         assert told in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"it returned \(4, 5\)"):  # a notebook may have no seed
+        cli._try_target({"generator": "faces", "target": f"{house}/wide.py:load"})
 
 
 def test_the_module_runs_as_a_command():

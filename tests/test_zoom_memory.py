@@ -301,6 +301,8 @@ def test_free_memory_is_what_the_system_and_the_control_group_leave(tmp_path, mo
     assert core_memory._group_free(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     assert core_memory._group_free(tmp_path) == 700
+    (tmp_path / "memory.stat").write_text("anon 40\nfile 250\ninactive_file 200\n")
+    assert core_memory._group_free(tmp_path) == 900  # what was read from files gives way
     monkeypatch.setattr(core_memory, "_group_free", lambda: 700)
     assert core_memory.free_memory() == 700
     monkeypatch.setattr(core_memory, "_group_free", lambda: None)

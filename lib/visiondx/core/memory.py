@@ -85,9 +85,23 @@ def _available() -> int | None:
 
 
 def _group_free(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Of the second version of control groups; None without a limit."""
+    """Of the second version of control groups; None without a limit.
+
+    What is used counts the files that were read, too: those that lie idle the system gives back.
+    """
     try:
         limit = int((root / "memory.max").read_text())
-        return max(0, limit - int((root / "memory.current").read_text()))
+        used = int((root / "memory.current").read_text())
     except (OSError, ValueError):  # no group, or "max"
         return None
+    return max(0, limit - max(0, used - _idle_files(root)))
+
+
+def _idle_files(root: Path) -> int:
+    try:
+        for line in (root / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0

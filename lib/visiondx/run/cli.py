@@ -203,7 +203,7 @@ def _try_target(values: dict[str, Any]) -> None:
         from visiondx.zoom.diagnose import CHECKED
 
         drawn = StyleGenerator.load(generator)
-        target.check(drawn.synthesize(drawn.sample_styles(CHECKED, values["seed"])))
+        target.check(drawn.synthesize(drawn.sample_styles(CHECKED, values.get("seed", 0))))
 
 
 def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any) -> Path:
