@@ -317,6 +317,8 @@ def test_a_tensorflow_pickle_of_another_kind(tmp_path):
         ({"label_size": 10}, "draws 10 classes as the first StyleGAN2 did"),
         ({"resample_kernel": [1, 1]}, "another filter"),
         ({"mapping_nonlinearity": "relu"}, "'relu'"),
+        ({"resample_kernel": 3}, "is damaged .*: download it again"),
+        ({"mapping_lrmul": "much"}, "is damaged .*: download it again"),
     ):
         write_tf(path, **options)
         with pytest.raises(InputError, match=said):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from visiondx.core.errors import InputError
+from visiondx.core.errors import InputError, reason
 from visiondx.core.files import atomic_write, reading, sha256
+from visiondx.models.pickles import FIX as AGAIN
 from visiondx.models.pickles import TFNetwork, read_pickle
 from visiondx.models.stylegan2_ada import read_ada
 from visiondx.models.stylegan2_rosinality import read_rosinality
@@ -76,7 +77,13 @@ def _weights(path: Path, start: bytes) -> Weights:
         return read_rosinality(path)
     held = read_pickle(path)
     first = held[0] if isinstance(held, tuple) and held else held
-    return read_tf(path, held) if isinstance(first, TFNetwork) else read_ada(path, held)
+    try:
+        return read_tf(path, held) if isinstance(first, TFNetwork) else read_ada(path, held)
+    except InputError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # state of another kind than a network has
+        raise InputError(f"{path} is damaged ({reason(error)}): {AGAIN}.") from error
 
 
 def _read_ours(path: Path, class_index: int | None) -> GeneratorFile:
