@@ -288,7 +288,7 @@ def with_diagnose(house):
     """The house with a notebook of the parameters that a diagnosis has."""
     (house / "data" / "presets" / "embedded.yaml").write_text("{}")
     words = 'target = "young"\nattributes = ["a"]\nneutral = None\nconsistency = None'
-    words += '\nphotographs = ""\ntruncation = 1.0'
+    words += '\nphotographs = ""\ntruncation = 1.0\ntask = "binary"'
     names = 'name = ""\ngenerator = "faces"\nencoder = "small"\ndirections = "relevance"'
     tagged = f"{PARAMETERS}\nsteps = 4\nclass_index = None\n{words}\n{names}"
     make(house / "notebooks" / "diagnose.ipynb", tagged=tagged)
@@ -389,8 +389,10 @@ def test_a_target_answers_before_a_kernel_starts(house, capsys, monkeypatch):
         given = ["--target", f"{name}.py:load", "--attributes", "a"]
         assert cli.main(["diagnose", *given]) == 2
         assert told in capsys.readouterr().err
+    wide = {"generator": "faces", "target": f"{house}/wide.py:load"}
     with pytest.raises(InputError, match=r"it returned \(4, 5\)"):  # a notebook may have no seed
-        cli._try_target({"generator": "faces", "target": f"{house}/wide.py:load"})
+        cli._try_target(wide | {"task": "binary"})
+    cli._try_target(wide)  # nor say of what task a target is: it finds that out itself
 
 
 def test_the_module_runs_as_a_command():

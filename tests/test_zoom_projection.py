@@ -56,7 +56,7 @@ def generator():
 @pytest.fixture(scope="module")
 def found(generator):
     target = Target(GridClassifier({0: 9.0, 3: 4.0}))
-    return project(generator, GridEncoder(), pictures(generator), target, steps=STEPS, keep=None)
+    return project(generator, GridEncoder(), pictures(generator), target, steps=STEPS, cache=None)
 
 
 def test_what_is_minimised_and_its_gradient(generator):
@@ -176,24 +176,24 @@ def few(monkeypatch):
 
 def test_killed_and_resumed_is_the_same_bit_for_bit(generator, tmp_path, few):
     photographs, whole = pictures(generator).of(range(4)), Failing()
-    expected = project(generator, whole, photographs, keep=None, **few)
+    expected = project(generator, whole, photographs, cache=None, **few)
     assert whole.calls == 2 + 2 + 11 + 4
     with pytest.raises(KeyboardInterrupt):
-        project(generator, Failing(2 + 2 + 6, interrupt), photographs, keep=tmp_path, **few)
+        project(generator, Failing(2 + 2 + 6, interrupt), photographs, cache=tmp_path, **few)
     rest = Failing()
-    resumed = project(generator, rest, photographs, keep=tmp_path, **few)
+    resumed = project(generator, rest, photographs, cache=tmp_path, **few)
     assert rest.calls == 2 + 1 + 8 + 4  # from step 3 on, without looking for a start
     for name in ("w", "reconstructions", "rms", "cosine"):
         assert torch.equal(getattr(resumed, name), getattr(expected, name))
     assert resumed.limits == expected.limits
     again, more = Failing(), Failing()
-    project(generator, again, photographs, keep=tmp_path, **few)
+    project(generator, again, photographs, cache=tmp_path, **few)
     assert again.calls == 2 + 1 + 1 + 4  # nothing is descended a second time
-    found = project(generator, more, pictures(generator).of([4, 0, 5, 3]), keep=tmp_path, **few)
+    found = project(generator, more, pictures(generator).of([4, 0, 5, 3]), cache=tmp_path, **few)
     assert more.calls == 2 + (2 + 11) + (1 + 1) + 4  # the two that were added, then the others
     assert torch.equal(found.w[[1, 3]], expected.w[[0, 3]])
     assert found.photographs.names == ("grey.png", "a.png", "stripes.png", "noise.png")
-    alone = project(generator, GridEncoder(), found.photographs.of([2]), keep=None, **few)
+    alone = project(generator, GridEncoder(), found.photographs.of([2]), cache=None, **few)
     assert torch.allclose(found.w[2], alone.w[0], atol=1e-3)
 
 
@@ -203,7 +203,7 @@ def test_nan_names_the_photograph_and_the_step(generator, few):
 
     encoder = Failing(2 + 2 + 2, wrong)
     with pytest.raises(FloatingPointError, match=r"embedding is NaN .* at step 1 for 'b & c.png'"):
-        project(generator, encoder, pictures(generator).of(range(3)), keep=None, **few)
+        project(generator, encoder, pictures(generator).of(range(3)), cache=None, **few)
 
 
 def test_bad_input(generator):
@@ -211,9 +211,9 @@ def test_bad_input(generator):
     with pytest.raises(InputError, match=r"draws \(B, 3, 16, 16\): read them"):
         project(generator, GridEncoder(), Photographs(("a",), torch.rand(1, 3, 8, 8)))
     with pytest.raises(InputError, match="steps must be 1 or more"):
-        project(generator, GridEncoder(), photographs, steps=0, keep=None)
+        project(generator, GridEncoder(), photographs, steps=0, cache=None)
     with pytest.raises(InputError, match="seed must be"):
-        project(generator, GridEncoder(), photographs, seed=-1, keep=None)
+        project(generator, GridEncoder(), photographs, seed=-1, cache=None)
 
 
 def test_a_diagnosis_starts_from_what_is_reached(found, generator, tmp_path):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+USER = "user"  # as a folder of what is kept: ``cache_dir()``
 
 
 def data_dir() -> Path:

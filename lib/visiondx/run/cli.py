@@ -191,13 +191,16 @@ def _images(text: str) -> dict[str, Any]:
 
 
 def _try_target(values: dict[str, Any]) -> None:
-    """Let a target of one's own answer a few pictures here, in seconds: a kernel takes longer."""
+    """Let a target of one's own answer a few pictures here, in seconds: a kernel takes longer.
+
+    Only where the notebook says of what task it is; others find that out themselves.
+    """
     generator, spec = values.get("generator"), values.get("target")
-    if not isinstance(spec, str) or ":" not in spec:
+    if not isinstance(spec, str) or ":" not in spec or "task" not in values:
         return
     from visiondx.models.target import Target
 
-    target = Target.load(spec, values.get("task", "binary"), values.get("class_index"))
+    target = Target.load(spec, values["task"], values.get("class_index"))
     if generator in registry.offered("generators"):
         from visiondx.models.generator import StyleGenerator
         from visiondx.zoom.diagnose import CHECKED

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, digest, read_kept, result_key
+from visiondx.core.files import USER, atomic_write, cache_dir, digest, read_kept, result_key
 from visiondx.core.seeds import check_seed
 from visiondx.models.photographs import Photographs
 from visiondx.search.batching import Batch
@@ -55,7 +55,7 @@ def project(
     *,
     steps: int = STEPS,
     seed: int = 0,
-    keep: str | Path | None = "runs/cache",
+    cache: str | Path | None = USER,
 ) -> Projection:
     """Find the styles of photographs, all of them at once, and which of them are reached.
 
@@ -63,10 +63,10 @@ def project(
         generator: a ``StyleGenerator``. encoder: an ``Encoder``.
         target: is asked about photographs and reconstructions, if there is one.
         seed: of the random w.
-        keep: folder in which the state of each photograph is kept every 25 steps, by what it was
+        cache: folder in which the state of each photograph is kept every 25 steps, by what it was
             made of: a run that was interrupted goes on from there, with the same result bit for bit
             on a CPU (if memory holds as many at once); a finished one is found again, also when
-            photographs were added. None keeps nothing.
+            photographs were added. "user" is ``files.cache_dir()``, None keeps nothing.
 
     Raises:
         InputError: photographs of another size than the generator's, steps or a seed that cannot
@@ -85,7 +85,7 @@ def project(
         frozen(generator, encoder),
         tqdm(total=len(photographs) * (steps + 1), desc="projection", unit="image") as bar,
     ):
-        find = _Search(generator, encoder, descent, seed, keep)
+        find = _Search(generator, encoder, descent, seed, cache_dir() if cache == USER else cache)
         w = find(photographs, bar)
         found = find.measure(photographs.images, w)
     answers = None

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, cache_dir, read_kept, result_key
+from visiondx.core.files import USER, atomic_write, cache_dir, read_kept, result_key
 from visiondx.core.precision import half_autocast
 from visiondx.models import registry
 from visiondx.search.batching import Batch
@@ -27,7 +27,6 @@ from visiondx.search.batching import Batch
 METHOD = 1  # for ``files.result_key``
 REACH = 2.5  # deviations that a channel is pushed from its mean; StyleCLIP: 5
 IMAGES = 100  # random styles a channel, as in StyleCLIP
-USER = "user"  # as a cache: the user's folder, ``files.cache_dir``
 SAVE_SECONDS = 60.0  # between two writes of what is finished
 LONG = 600.0  # seconds from which on it is said how long it will take
 
