@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -130,6 +130,8 @@ def _of_files(paths: list[Path], preprocess: Preprocess) -> Batch:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 return pixels(image, preprocess)
+        except UnidentifiedImageError:  # its own text names a buffer in memory
+            return "it is no image, or a damaged one"
         except Exception as error:  # a damaged file makes decoders raise many kinds
             return _why(error)
 
