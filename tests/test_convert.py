@@ -173,3 +173,21 @@ def test_what_is_not_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").rename(tmp_path / "renamed.pkl")
     monkeypatch.setattr(stylegan2_files, "read_pickle", lambda _: pytest.fail("unpickled"))
     assert StyleGenerator.open(tmp_path / "renamed.pkl").resolution == 16
+
+
+def test_the_words_of_a_generators_file_are_looked_for_before_a_kernel_starts(tmp_path):
+    (tmp_path / "model.pkl").touch()
+    own = {"generator": str(tmp_path / "model.pkl"), "neutral": None}
+    check_parameters(own | {"words": "human_faces"})
+    check_parameters(own | {"words": "", "neutral": "a face"})
+    check_parameters({"generator": "faces", "neutral": None, "words": ""})  # the world has them
+    with pytest.raises(InputError, match=r"No list of words 'humans': choose from .*human_faces"):
+        check_parameters(own | {"words": "humans"})
+    with pytest.raises(InputError, match="have in common: give neutral, such as 'a face'"):
+        check_parameters(own | {"words": ""})
+
+
+def test_a_file_as_encoder_is_told_where_it_belongs(tmp_path):
+    (tmp_path / "clip.pt").touch()
+    with pytest.raises(InputError, match=r"clip.pt' is a file.*give the file as its weights"):
+        check_parameters({"encoder": str(tmp_path / "clip.pt"), "encoder_weights": ""})

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from visiondx.core.errors import InputError
-from visiondx.core.words import check_prompts
+from visiondx.core.words import check_prompts, lists
 from visiondx.models.target import Target
 from visiondx_worlds import ground
 from visiondx_worlds.ground import Ground, Words
@@ -35,7 +35,7 @@ def test_a_world_brings_its_words_judges_and_targets(embedded):
         embedded.held(embedded.target("cat"))
 
 
-@pytest.mark.parametrize("name", ground.lists())
+@pytest.mark.parametrize("name", lists())
 def test_lists_of_words_can_be_asked_about(name):
     words = Words.read(name)
     check_prompts(list(words.present.values()), words.neutral)

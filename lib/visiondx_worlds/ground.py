@@ -13,7 +13,7 @@ import torch
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import data_dir, read_yaml, reading
-from visiondx.core.words import plain
+from visiondx.core.words import check_list, lists, no_neutral, plain
 from visiondx.models.encoder import Encoder
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.target import Target
@@ -53,9 +53,7 @@ class Words:
         Raises:
             InputError: no such list.
         """
-        known = lists()
-        if name not in known:
-            raise InputError(f"No list of words {name!r}: choose from {', '.join(known)}.")
+        check_list(name)
         file, fix = data_dir() / "prompts" / f"{name}.yaml", "restore it with 'git checkout data'"
         found = read_yaml(file, fix)
         with reading(file, fix):
@@ -71,15 +69,6 @@ class Words:
             {name: world.prompt(name, side) for name in world.binary} for side in (True, False)
         )
         return cls(world.grammar.neutral, *sides)
-
-
-def lists() -> list[str]:
-    """Names of the lists of words for pictures that no world draws."""
-    return sorted(
-        path.stem
-        for path in (data_dir() / "prompts").glob("*.yaml")
-        if "domain:" in path.read_text("utf-8")
-    )
 
 
 @dataclass(frozen=True)
@@ -138,10 +127,7 @@ class Ground:
             InputError: no list of words says it.
         """
         if not self.words.neutral:
-            raise InputError(
-                "Nothing says what the attributes have in common: give neutral, such as "
-                f"'a face', or words, one of {', '.join(lists())}."
-            )
+            raise no_neutral()
         return self.words.neutral
 
     @property

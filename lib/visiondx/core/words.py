@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from visiondx.core.errors import InputError
+from visiondx.core.files import data_dir
 
 
 def plain(words: str) -> str:
@@ -41,3 +42,27 @@ def check_prompts(attributes: Sequence[str], neutral: str) -> None:
             f"{neutral!r} is both the neutral prompt and an attribute, so its direction is zero: "
             "drop one of them."
         )
+
+
+def lists() -> list[str]:
+    """Names of the lists of words in ``data/prompts`` for pictures that no world draws."""
+    return sorted(
+        path.stem
+        for path in (data_dir() / "prompts").glob("*.yaml")
+        if "domain:" in path.read_text("utf-8")
+    )
+
+
+def check_list(name: str) -> None:
+    """Raise InputError unless there is a list of words of this name."""
+    known = lists()
+    if name not in known:
+        raise InputError(f"No list of words {name!r}: choose from {', '.join(known)}.")
+
+
+def no_neutral() -> InputError:
+    """What is raised where neither the prompt nor a list says what the attributes share."""
+    return InputError(
+        "Nothing says what the attributes have in common: give neutral, such as 'a face', or "
+        f"words, one of {', '.join(lists())}."
+    )

@@ -94,6 +94,11 @@ def check_encoder(name: str, weights: str = "") -> None:
         return
     known = architectures()
     if name not in known:
+        if Path(name).expanduser().is_file():
+            raise InputError(
+                f"Encoder {name!r} is a file, which does not tell its architecture: name that, "
+                "such as 'ViT-B-32', and give the file as its weights."
+            )
         near = get_close_matches(name, known, 3) or ["ViT-B-32"]
         raise InputError(
             f"No encoder {name!r}: choose from {', '.join([*embedded, *near])}, any other "

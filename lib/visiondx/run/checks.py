@@ -12,7 +12,7 @@ from typing import Any
 
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import check_seed
-from visiondx.core.words import check_prompts, check_words
+from visiondx.core.words import check_list, check_prompts, check_words, no_neutral
 from visiondx.llm2loss.question import check_question, check_source, sentences_of
 from visiondx.models import registry
 from visiondx.models.image_files import files
@@ -72,6 +72,7 @@ def _check_question(values: Mapping[str, Any]) -> None:
         )
     if isinstance(values.get("generator"), str):
         check_generator(values["generator"])
+        _check_words(values)
     if isinstance(values.get("encoder"), str):
         weights = values.get("encoder_weights")
         registry.check_encoder(values["encoder"], weights if isinstance(weights, str) else "")
@@ -83,6 +84,16 @@ def _check_question(values: Mapping[str, Any]) -> None:
         check_photographs(values["photographs"])
     _check_target(values)
     _check_losses(values)
+
+
+def _check_words(values: Mapping[str, Any]) -> None:
+    """Where the words for a generator's pictures come from."""
+    words = values.get("words")
+    if isinstance(words, str) and words:
+        check_list(words)
+    own = values["generator"] not in registry.offered("generators")
+    if own and words == "" and values.get("neutral", "") is None:
+        raise no_neutral()
 
 
 def _check_losses(values: Mapping[str, Any]) -> None:

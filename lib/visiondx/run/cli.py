@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "--truncation",
         type=float,
         metavar="PSI",
-        help="of the generator, from 0 to 1; default: 1, of photographs .7 suits better",
+        help="of the generator, above 0, at most 1; default: 1, of photographs .7 suits better",
     )
     diagnose.add_argument("--steps", type=int, metavar="N")
     diagnose.add_argument("--seed", type=int, metavar="N")
