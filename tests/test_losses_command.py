@@ -64,6 +64,7 @@ def called(monkeypatch, tmp_path):
     (tmp_path / "my model.py").write_text("def load(): ...")
     (tmp_path / "few.csv").write_text("image,loss\n00,1\n01,2\n")
     (tmp_path / "bad.csv").write_text("image,loss\n" + "00,much\n" * 60)
+    (tmp_path / "one.csv").write_text("image,loss\n" + "00,1\n" * 60)
     (tmp_path / "lost.csv").write_text("image,loss\n" + "".join(f"x{k},{k}\n" for k in range(60)))
     for name in ("cats", "dogs"):
         write_images(tmp_path / "two" / name, 30)
@@ -142,6 +143,7 @@ MODEL = ["--model", "my model.py:load", "--images"]
         (["mine.csv", "--ask", "a"], "has no column 'image': it has file, ce; say which"),
         (["few.csv", "--images", "photos", "--ask", "a"], "There are 2 examples"),
         (["bad.csv", "--ask", "a"], "is no number in 60 of 60 rows"),
+        (["one.csv", "--images", "photos", "--ask", "a"], "All 60 losses are 1: there is nothing"),
         (["lost.csv", "--images", "photos", "--ask", "a"], "60 of 60 images do not exist"),
         (["lost.csv", "--images", "nowhere", "--ask", "a"], "No folder of images"),
         (["mine.csv", "--ask", "a", *MODEL, "two"], "Both a table"),

@@ -2,14 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from visiondx.core.errors import InputError
 from visiondx.llm2loss.tables import MINIMUM
 from visiondx.models.encoder import Encoder
-
-VARIED = 10  # examples whose loss is not the commonest one: fewer leave nothing to learn
-PRECISION = 1e-6  # float32 keeps about seven digits
 
 
 def check_choice(name: str, given: str, choices: Sequence[str]) -> None:
@@ -56,22 +51,4 @@ def check_distinct(images: int, examples: int) -> None:
         raise InputError(
             f"The {examples} examples have {images} distinct embeddings: an ensemble needs "
             f"{MINIMUM} or more different images to learn from."
-        )
-
-
-def check_losses(losses: Tensor) -> None:
-    """Raises InputError where losses (n,) are so nearly constant that there is nothing to learn."""
-    values, counts = losses.unique(return_counts=True)
-    low, high = float(values[0]), float(values[-1])
-    varied = len(losses) - int(counts.max())
-    if varied < VARIED:
-        common = float(values[counts.argmax()])
-        raise InputError(
-            f"All but {varied} of {len(losses)} losses are {common:g}: there is too little to "
-            f"learn; give {VARIED} or more examples with another loss."
-        )
-    if high - low <= PRECISION * max(abs(low), abs(high)):
-        raise InputError(
-            f"All {len(losses)} losses lie between {low:.9g} and {high:.9g}, no further apart than "
-            "rounding: check that they are those of single images."
         )

@@ -25,7 +25,6 @@ from visiondx.llm2loss.audit import Audit
 from visiondx.llm2loss.checks import (
     check_choice,
     check_distinct,
-    check_losses,
     checked,
     needed,
 )
@@ -34,6 +33,7 @@ from visiondx.llm2loss.data import LossData
 from visiondx.llm2loss.fit import FitSettings, fit_heads
 from visiondx.llm2loss.modality import placed, project
 from visiondx.llm2loss.resampling import distinct, doubt, skill, titled
+from visiondx.llm2loss.tables import check_losses
 from visiondx.models.encoder import Encoder
 from visiondx.models.vocabulary import unknown_to
 from visiondx.show import plots
@@ -123,7 +123,7 @@ class LossModel:
         embeddings, y = distinct(data.embeddings, data.losses)
         check_distinct(len(y), len(data))
         if kind != "classifier":  # it sees no losses
-            check_losses(y)
+            check_losses(y.tolist())
         means = (None, None)
         if neutral:
             texts = needed(encoder).embed_texts(list(neutral)).cpu()

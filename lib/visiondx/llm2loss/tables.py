@@ -7,6 +7,8 @@ commas where its language has them; names such as 000000 are text, though they l
 import csv
 import io
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from visiondx.core.errors import InputError, reason
@@ -14,6 +16,8 @@ from visiondx.llm2loss.paths import some
 
 SEPARATORS = ",;\t|"
 MINIMUM = 50  # examples: fewer leave nothing to validate on
+VARIED = 10  # examples whose loss is not the commonest one: fewer leave nothing to learn
+PRECISION = 1e-6  # float32 keeps about seven digits
 
 
 def check_count(examples: int) -> None:
@@ -21,6 +25,27 @@ def check_count(examples: int) -> None:
     if examples < MINIMUM:
         raise InputError(
             f"There are {examples} examples: an ensemble needs {MINIMUM} or more to learn from."
+        )
+
+
+def check_losses(losses: Sequence[float]) -> None:
+    """Raises InputError where losses are so nearly constant that there is nothing to learn."""
+    (common, count), *_ = Counter(losses).most_common(1)
+    low, high, varied = min(losses), max(losses), len(losses) - count
+    if not varied:
+        raise InputError(
+            f"All {len(losses)} losses are {common:g}: there is nothing to learn; check that they "
+            "are those of single images."
+        )
+    if varied < VARIED:
+        raise InputError(
+            f"All but {varied} of {len(losses)} losses are {common:g}: there is too little to "
+            f"learn; give {VARIED} or more examples with another loss."
+        )
+    if high - low <= PRECISION * max(abs(low), abs(high)):
+        raise InputError(
+            f"All {len(losses)} losses lie between {low:.9g} and {high:.9g}, no further apart than "
+            "rounding: check that they are those of single images."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from visiondx.core.errors import InputError
 from visiondx.llm2loss.paths import labelled, locate
 from visiondx.llm2loss.question import check_question, check_source
-from visiondx.llm2loss.tables import check_count, read_columns
+from visiondx.llm2loss.tables import check_count, check_losses, read_columns
 from visiondx.models.image_files import check_there
 from visiondx.run import notebooks
 from visiondx.run.checks import absolute
@@ -116,4 +116,5 @@ def _check_table(given: argparse.Namespace, table: Path, folder: Path | None) ->
         raise InputError(f"No folder of images at {folder}: check the path.")
     names, losses = read_columns(table, given.image_column or "image", given.loss_column or "loss")
     check_count(len(losses))
+    check_losses(losses)
     check_there(locate(table.parent if folder is None else folder, names))
