@@ -200,7 +200,7 @@ def test_a_kept_sensitivity_is_measured_again(tmp_path):
 
 def test_a_kept_matrix_and_a_kept_round(tmp_path, monkeypatch):
     path = tmp_path / "M.safetensors"
-    relevance._write(path, torch.eye(2))
+    relevance._write(path, M=torch.eye(2))
     assert torch.equal(relevance._read(path), torch.eye(2))
     for damage in (b"", path.read_bytes()[:-1]):
         path.write_bytes(damage)

@@ -200,12 +200,12 @@ def test_flip_rates_of_targets():
         given = [
             SimpleNamespace(
                 result=SimpleNamespace(styles=styles),
-                clear=torch.from_numpy(clear[k]),
-                by=lambda kind, steps, k=k: torch.from_numpy(u[k] < 0.6),
+                counted=lambda kind, k=k: torch.from_numpy(clear[k]),
+                by=lambda kind, steps, k=k: torch.from_numpy((u[k] < 0.6) & clear[k]),
             )
             for k in range(4)
         ]
-        return flip_rates.pooled(given, "kept", clear=True)
+        return flip_rates.pooled(given, "kept_of_clear")
 
     assert_covers(found, 0.6)
 

@@ -248,7 +248,7 @@ def test_a_diagnosis_takes_a_detector(tmp_path):
     paths = found.result.plot_paths([(0, 1)], shifter({3: 0.6}), frames=3)
     assert paths.axes[0].get_title() == "0.00"
     with pytest.raises(InputError, match="about keypoints"):
-        judge_flips(found.result, None, "bright", None)
+        judge_flips(found.result, object(), "bright", None)
 
 
 def test_truth_of_a_detector_is_what_the_renderer_moves():
