@@ -317,6 +317,7 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
     assert capsys.readouterr().out.endswith("Done: out/report.html\n")
     (house / "out").mkdir()
     (house / "out" / "verdict.txt").write_text("No attribute is named: “bangs”.\n", "utf-8")
+    (house / "out" / "projection.txt").write_text("Left out: 6.png; another picture.\n", "utf-8")
     how = ["--name", "y1", "--directions", "gradient", "--out", "there", "--class", "3"]
     assert cli.main(["diagnose", "--target", "young", *words, *how]) == 0
     assert calls[1][2]["target"] == "young"
@@ -324,7 +325,8 @@ def test_diagnose_passes_words_on_and_makes_the_target_absolute(house, monkeypat
     assert calls[1][2]["name"] == "y1"
     assert calls[1][2]["class_index"] == 3
     assert calls[1][3] == "there"
-    assert capsys.readouterr().out.endswith("report.html\n\nNo attribute is named: “bangs”.\n")
+    told = "report.html\n\nLeft out: 6.png; another picture.\n\nNo attribute is named: “bangs”.\n"
+    assert capsys.readouterr().out.endswith(told)
 
 
 YOUNG = ["--target", "young", "--attributes"]

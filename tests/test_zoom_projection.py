@@ -143,6 +143,7 @@ def test_it_is_drawn_and_saved(found, tmp_path):
     assert titles[7].endswith("✗")
     found.save(tmp_path)
     assert (tmp_path / "projection.csv").read_text("utf-8").count("\n") == 8
+    assert (tmp_path / "projection.txt").read_text("utf-8").splitlines() == found.said
     assert (tmp_path / "projection.safetensors").is_file()
 
 

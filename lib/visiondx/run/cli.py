@@ -215,9 +215,9 @@ def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any)
     print(f"Running {notebooks.key(path)} with preset {preset}", flush=True)
     out = runs.run_notebook(path, preset, parameters, out)
     print(f"Done: {out / 'report.html'}")
-    verdict = Path(out) / "verdict.txt"  # of a diagnosis
-    if verdict.is_file():
-        print(f"\n{verdict.read_text('utf-8').strip()}")
+    for name in ("projection.txt", "verdict.txt"):  # of a diagnosis
+        if (said := Path(out) / name).is_file():
+            print(f"\n{said.read_text('utf-8').strip()}")
     return out
 
 

@@ -182,7 +182,9 @@ class Projection:
         return [(self.photographs.images, above), (self.reconstructions, below)]
 
     def save(self, folder: str | Path) -> None:
-        """Write projection.csv and projection.safetensors (w and styles, of all photographs)."""
+        """Write projection.csv, projection.txt and projection.safetensors (w and styles of all)."""
+        with atomic_write(Path(folder) / "projection.txt") as path:
+            path.write_text("\n".join(self.said) + "\n", encoding="utf-8")
         with atomic_write(Path(folder) / "projection.csv") as path:
             self.to_frame().to_csv(path, index=False)
         with atomic_write(Path(folder) / "projection.safetensors") as path:
