@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from visiondx.core.files import digest
 from visiondx.core.stats import Estimate, proportion
-from visiondx.models.target import Target
 from visiondx.zoom.agreement import spearman
 from visiondx.zoom.directions import Directions
 from visiondx.zoom.search import SearchSettings
 from visiondx_worlds.marking.zoom.score import Case, measure_seeds, run_case
+from visiondx_worlds.marking.zoom.target_state import target_state
 from visiondx_worlds.marking.zoom.truth import Interventions
 
 if TYPE_CHECKING:
     from visiondx_worlds.ground import Ground
-
-TRIED = 4  # images whose answers tell one state of a file from another
 
 
 def case_of(
@@ -57,20 +54,10 @@ def case_of(
         return run_case(spec, interventions, attributes, *models, M, **how)
     label = ground.label(target)
     prompts = {name: ground.prompt(name) for name in attributes if name != label}
-    made, held = fingerprint(target, ground.generator), ground.held(target)
+    made, held = target_state(target, ground.generator, asked=True), ground.held(target)
     measured = measure_seeds(target, made, prompts, ground.neutral, *models, M, held=held, **how)
     truth = interventions and interventions.sensitivity(target, list(prompts))
     return Case(Path(spec).name, measured, truth)
-
-
-@torch.no_grad()
-def fingerprint(target: Target, generator) -> str:
-    """Of a target from a file, whose code may change: of its weights and what it says of a few
-    images.
-    """
-    images = generator.synthesize(generator.sample_styles(TRIED, seed=0))
-    found = {f"module.{name}": t.float() for name, t in target.state_dict().items()}
-    return digest(**found, answers=target(images).cpu())
 
 
 def own_metrics(case: Case) -> dict[str, Estimate | float]:

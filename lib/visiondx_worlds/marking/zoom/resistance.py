@@ -26,9 +26,9 @@ from visiondx.zoom.directions import Directions
 from visiondx.zoom.multi import MultiResult, SearchSettings, multi_search
 from visiondx.zoom.settings import METHOD as SEARCHING
 from visiondx_worlds.marking.zoom.kept import NOT_JUDGED, Realism, same_label
+from visiondx_worlds.marking.zoom.target_state import target_state
 
 BATCH = 128  # images at once; a memory limit
-ASKED = 8  # images whose answers tell two targets of equal weights apart
 TOGETHER = 64  # images of several seeds that are searched in one batch
 
 
@@ -133,13 +133,10 @@ def search_seeds(
     Raises:
         InputError, FloatingPointError: see ``multi_search``.
     """
-    made_of = [generator.fingerprint, digest(**target.state_dict()), images, asdict(settings)]
+    state = target_state(target, generator, asked=bool(getattr(target, "home", None)))
+    made_of = [generator.fingerprint, state, images, asdict(settings)]
     made_of += [truncation, digest(delta_s=directions.delta_s), consistency]
     made_of += [getattr(encoder, "fingerprint", None)] * bool(consistency)
-    if getattr(target, "home", None):  # of one's own code, equal weights say too little
-        with torch.no_grad():
-            asked = generator.synthesize(generator.sample_styles(ASKED, 0, truncation))
-            made_of.append(digest(answers=target(asked)))
 
     def kept(seed: int) -> Path | None:
         return Path(folder) / f"search-{result_key(SEARCHING, *made_of, seed)}" if folder else None
