@@ -17,6 +17,7 @@ from visiondx.core.words import check_list, lists, no_neutral, plain
 from visiondx.models.encoder import Encoder
 from visiondx.models.generator import StyleGenerator
 from visiondx.models.target import Target
+from visiondx.zoom.diagnose import try_on
 from visiondx_worlds.marking.zoom.kept import Realism
 from visiondx_worlds.marking.zoom.resistance import Jury
 from visiondx_worlds.marking.zoom.truth import label_prompts
@@ -25,7 +26,6 @@ from visiondx_worlds.worlds import animals, faces
 from visiondx_worlds.worlds.base import World
 
 OWN = "own"  # the name of a person's own target in tables and figures
-TRIED = 4  # images that it is tried on first
 WORLDS = {"faces": faces, "animals": animals}  # those that have a generator
 NO_TRUTH = (
     "No world draws these pictures, so no truth is known: how often the edits show, to CLIP, and "
@@ -234,9 +234,7 @@ class Ground:
                 )
             found[OWN if ".py" in spec else spec] = made
         if OWN in found:
-            with torch.no_grad():
-                images = self.generator.synthesize(self.generator.sample_styles(TRIED, 0))
-            found[OWN].check(images)
+            try_on(found[OWN], self.generator)
         return found
 
     def jury(self, targets: Iterable[Target], renders: int = 2000) -> Jury | None:

@@ -57,12 +57,8 @@ def peak_memory_of_process(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
+    if (peak := _number(Path("/proc/self/status"), "VmHWM:")) is not None:
+        return 1024 * peak
     try:
         import resource
     except ImportError as error:  # Windows
@@ -72,12 +68,8 @@ def peak_memory_of_process(device: torch.device | str = "cpu") -> int:
 
 
 def _available() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
+    if (free := _number(Path("/proc/meminfo"), "MemAvailable:")) is not None:
+        return 1024 * free
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, OSError, ValueError):  # Windows
@@ -94,14 +86,16 @@ def _group_free(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         used = int((root / "memory.current").read_text())
     except (OSError, ValueError):  # no group, or "max"
         return None
-    return max(0, limit - max(0, used - _idle_files(root)))
+    idle = _number(root / "memory.stat", "inactive_file ") or 0
+    return max(0, limit - max(0, used - idle))
 
 
-def _idle_files(root: Path) -> int:
+def _number(path: Path, start: str) -> int | None:
+    """The number after this start of a line; None where there is none."""
     try:
-        for line in (root / "memory.stat").read_text().splitlines():
-            if line.startswith("inactive_file "):
-                return int(line.split()[1])
+        for line in path.read_text().splitlines():
+            if line.startswith(start):
+                return int(line.removeprefix(start).split()[0])
     except (OSError, ValueError, IndexError):
         pass
-    return 0
+    return None

@@ -203,10 +203,9 @@ def _try_target(values: dict[str, Any]) -> None:
     target = Target.load(spec, values["task"], values.get("class_index"))
     if generator in registry.offered("generators"):
         from visiondx.models.generator import StyleGenerator
-        from visiondx.zoom.diagnose import CHECKED
+        from visiondx.zoom.diagnose import try_on
 
-        drawn = StyleGenerator.load(generator)
-        target.check(drawn.synthesize(drawn.sample_styles(CHECKED, values.get("seed", 0))))
+        try_on(target, StyleGenerator.load(generator), values.get("seed", 0))
 
 
 def _run_and_tell(path: Path, preset: str, parameters: dict[str, Any], out: Any) -> Path:

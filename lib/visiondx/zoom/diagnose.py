@@ -141,6 +141,13 @@ class Diagnosis:
             path.write_text(self.verdict + "\n", encoding="utf-8")
 
 
+def try_on(target: Target, generator, seed: int = 0) -> None:
+    """``Target.check`` on a few of the generator's pictures, on whose device it is."""
+    with torch.no_grad():
+        images = generator.synthesize(generator.sample_styles(CHECKED, seed))
+    target.check(images)
+
+
 def check(
     target: Target,
     attributes: Sequence[str],

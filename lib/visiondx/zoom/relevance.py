@@ -180,8 +180,8 @@ class _Sums:
         self.part = path.with_suffix(".part.safetensors") if path else None
         kept = read_kept(self.part, load_file) or {}
         self.sums = kept.get("sums", torch.zeros(channels, width))
-        self.done, self.batch = (int(kept[n]) if kept else None for n in ("done", "batch"))
-        self.done = self.done or 0
+        self.done = int(kept.get("done", 0))
+        self.batch = int(kept["batch"]) if kept else None
         self._saved = time.monotonic()
 
     def add(self, which: Tensor, change: Tensor, batch: int) -> None:

@@ -306,15 +306,14 @@ def judge_flips(
     Raises:
         InputError: a search of keypoints or parts, which have no label that judges read.
     """
+    multi = isinstance(result, MultiResult)
+    names = (ALL,) if multi else result.attributes
     if judges is None:
-        single = result.flipped[:, None] if isinstance(result, MultiResult) else result.flipped
-        return Flips((ALL,) if isinstance(result, MultiResult) else result.attributes, single)
+        return Flips(names, result.flipped[:, None] if multi else result.flipped)
     if result.task != "binary":
         raise InputError(
             f"Judges read labels, and this search is about {result.task}: ask Realism alone."
         )
-    multi = isinstance(result, MultiResult)
-    names = (ALL,) if multi else result.attributes
     p = result.p[:, None] if multi else result.p
     device = result.generator.style_mean.device
     parts = []
