@@ -25,7 +25,6 @@ from visiondx_worlds.training.painter_autoencoder import (
     loss_terms,
     new_autoencoder,
     normalise_latents,
-    rate,
     reconstruct,
     render_block,
     train_autoencoder,
@@ -93,16 +92,6 @@ def test_the_perceptual_term_sees_features_and_its_gradient_is_right(encoder) ->
     ]
     assert (gradient * step).sum().item() == pytest.approx((ends[0] - ends[1]).item() / 2, rel=0.03)
     assert all(p.grad is None for p in encoder.parameters())
-
-
-def test_the_rate_rises_stays_and_falls() -> None:
-    config = AutoencoderConfig(steps=100, warmup=10, settle=40)
-    found = [rate(config, step) for step in (0, 9, 59, 60, 80, 99)]
-    assert found[:4] == [0.1, 1, 1, 1]
-    assert found[4] == pytest.approx(0.5)
-    assert 0 < found[5] < 0.01
-    longer = replace(config, steps=200)
-    assert [rate(longer, step) for step in range(60)] == [rate(config, s) for s in range(60)]
 
 
 def test_a_killed_training_goes_on_to_the_same_result(tmp_path, encoder) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from standins import NAMES, ToyAttributes, ToyWorld
 from visiondx.core.errors import InputError
-from visiondx.core.loop import checkpoint_folder, read_log
+from visiondx.core.loop import checkpoint_folder, read_log, settling
 from visiondx.models.target import Target
 from visiondx_worlds.marking.zoom.truth import true_sensitivity
 from visiondx_worlds.models.judges import Judges
@@ -249,3 +249,12 @@ def test_checkpoints_are_kept_only_where_asked(tmp_path, monkeypatch) -> None:
     assert not scratch.exists()
     with pytest.raises(InputError, match="train first"):
         read_log(scratch)
+
+
+def test_a_settling_rate_rises_stays_and_falls() -> None:
+    found = [settling(step, 100, 40, warmup=10) for step in (0, 9, 59, 60, 80, 99)]
+    assert found[:4] == [0.1, 1, 1, 1]
+    assert found[4] == pytest.approx(0.5)
+    assert 0 < found[5] < 0.01
+    longer = [settling(step, 200, 40, warmup=10) for step in range(60)]
+    assert longer == [settling(step, 100, 40, warmup=10) for step in range(60)]

@@ -261,6 +261,15 @@ def flat(step: int, *, warmup: int = 0) -> float:
     return min(1.0, (step + 1) / max(1, warmup))
 
 
+def settling(step: int, total: int, settle: int, *, warmup: int = 0) -> float:
+    """Factor that rises, stays 1, and falls as a half cosine over the last ``settle`` steps.
+
+    Until then nothing depends on how many steps there are, so that a training can be lengthened.
+    """
+    start = max(0, total - settle)
+    return flat(step, warmup=warmup) * cosine(max(0, step - start), total - start)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """average <- decay * average + (1 - decay) * model; young averages forget faster.

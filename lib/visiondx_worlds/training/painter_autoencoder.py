@@ -19,7 +19,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from visiondx.core.loop import Trainer, cosine, flat, set_learning_rate
+from visiondx.core.loop import Trainer, set_learning_rate, settling
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
 from visiondx.core.seeds import step_seed
@@ -141,16 +141,6 @@ def loss_terms(
     return terms
 
 
-def rate(config: AutoencoderConfig, step: int) -> float:
-    """Factor of ``config.lr``: it rises, stays, and falls over the last ``settle`` steps.
-
-    Until then nothing depends on how many steps there are, so that a training can be lengthened.
-    """
-    start = max(0, config.steps - config.settle)
-    falling = cosine(max(0, step - start), config.steps - start)
-    return flat(step, warmup=config.warmup) * falling
-
-
 class _Blocks:
     """Batches out of blocks of renders; which ones follows from the step alone."""
 
@@ -196,7 +186,8 @@ def train_autoencoder(
     batches = _Blocks(config, seed)
 
     def step(i: int) -> dict[str, float]:
-        set_learning_rate(adam, config.lr * rate(config, i))
+        rate = settling(i, config.steps, config.settle, warmup=config.warmup)
+        set_learning_rate(adam, config.lr * rate)
         images = batches(i).to(device, memory_format=torch.channels_last)
         with fast_autocast(device):
             latents = net.encode(images).latent_dist
