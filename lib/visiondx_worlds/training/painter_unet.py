@@ -4,7 +4,8 @@ A latent z, a time t and noise e give z_t = a_t z + s_t e; the UNet answers v = 
 (Salimans and Ho 2022). Errors in v weigh (min(SNR, gamma) + 1) / (SNR + 1): the weights of Hang et
 al. 2023 (min-SNR) for v, but without their fading where there is nothing but noise, since the first
 steps of the painter decide what the picture is of. The times are those of a cosine (Nichol and
-Dhariwal 2021): at the last, nothing of the latent is left, as in the noise that painting starts from.
+Dhariwal 2021): at the last, nothing of the latent is left, as in the noise that painting starts
+from.
 """
 
 from __future__ import annotations
