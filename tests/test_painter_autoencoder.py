@@ -12,8 +12,6 @@ from torch import nn
 from standins import ToyWorld
 from visiondx.core.errors import InputError
 from visiondx.core.loop import read_log
-from visiondx_worlds.models import zoo
-from visiondx_worlds.models.painter_autoencoder import load_autoencoder, save_autoencoder
 from visiondx_worlds.models.tiny_encoder import new_encoder
 from visiondx_worlds.models.tokenizer import Tokenizer
 from visiondx_worlds.quality.painter import Head, gate, reconstruction_heads
@@ -192,32 +190,3 @@ def test_a_head_by_hand() -> None:
     # renders: 1 where there, 2/3 where not; reconstructions: 1 and 2/3
     assert fair.lost().value == 0
     assert fair.accuracy()[0].value == pytest.approx((1 + 2 / 3) / 2)
-
-
-def test_the_kept_autoencoder_is_vouched_for(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
-    torch.manual_seed(0)
-    net = new_autoencoder(TINY).eval()
-    folder = save_autoencoder(net, notebook="train/14_painter.ipynb", seed=3, quality={"psnr": 9})
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json",
-        "diffusion_pytorch_model.safetensors",
-    ]
-    assert [path.name for path in folder.parent.iterdir()] == ["vae"]
-    entry = zoo.manifest()["painter-vae"]
-    assert entry["file"] == "painter/vae/diffusion_pytorch_model.safetensors"
-    assert (entry["seed"], entry["quality"]) == (3, {"psnr": 9})
-    loaded = load_autoencoder()
-    assert loaded.dtype == torch.float32
-    for key, value in net.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], value.half().float()), key
-    with torch.no_grad():
-        net.decoder.conv_in.bias[0] = 1e6
-    with pytest.raises(InputError, match="of the autoencoder does not fit fp16"):
-        save_autoencoder(net, notebook="", seed=0)
-    path = folder / "diffusion_pytorch_model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="altered"):
-        load_autoencoder()
