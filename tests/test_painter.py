@@ -1,5 +1,6 @@
 """The painter against diffusers' own pipelines, its gradients, and folders that are none."""
 
+import copy
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
+from safetensors.torch import load_file, save_file
 
 from painter_standins import CONTEXT, pipeline, scheduler
 from visiondx.core.errors import InputError
@@ -185,6 +187,7 @@ def test_checkpointing_keeps_no_activations_of_a_step(painter, monkeypatch) -> N
         (lambda p: p.generate(["a dog"], [4, 4]), "name one twice"),
         (lambda p: p.generate(["a dog"], [-1]), "whole number"),
         (lambda p: p.noise([1], size=17), "17 pixels cannot be halved .* multiple of 2"),
+        (lambda p: p.generate(["a dog"], [1], size=31), "31 pixels cannot be halved"),
         (lambda p: p.noise([1], steps=0), "steps is 0"),
         (lambda p: p.encode(p.tokens(["a"]), torch.zeros(3, 16), [1]), r"shape \(3, 16\)"),
         (lambda p: p.encode(p.tokens(["a"]), torch.zeros(2, 16), [1, 1]), r"places \[1, 1\]"),
@@ -222,6 +225,11 @@ def test_folders_that_are_no_painter(official, tmp_path) -> None:
     def write(path, **values: object) -> None:
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
+    def altered(folder, given) -> None:
+        (path,) = folder.glob("*.safetensors")
+        left = {key: value for key, value in load_file(path).items() if key not in given}
+        save_file(left | {k: v for k, v in given.items() if v is not None}, path, {"format": "pt"})
+
     def pickled(folder) -> None:
         path = folder / "unet" / "diffusion_pytorch_model.safetensors"
         path.rename(path.with_suffix(".bin"))
@@ -239,6 +247,15 @@ def test_folders_that_are_no_painter(official, tmp_path) -> None:
     assert "in_channels is 4 and the vae's latent_channels is 8" in wrong
     wrong = broken(lambda f: write(f / "unet" / "config.json", block_out_channels=[8, 24]))
     assert "is damaged" in wrong
+    for part, lost in (
+        ("vae", "decoder.conv_norm_out.weight"),
+        ("unet", "conv_in.bias"),
+        ("text_encoder", "final_layer_norm.bias"),
+    ):
+        wrong = broken(lambda f, part=part, lost=lost: altered(f / part, {lost: None}))
+        assert f"{part} has no tensor {lost}" in wrong
+        wrong = broken(lambda f, part=part, lost=lost: altered(f / part, {lost: torch.zeros(7, 7)}))
+        assert f"{part} is damaged" in wrong
     wrong = broken(lambda f: (f / "unet" / "config.json").write_text("{"))
     assert "is damaged" in wrong
     wrong = broken(
@@ -253,6 +270,35 @@ def test_folders_that_are_no_painter(official, tmp_path) -> None:
         lambda f: write(f / "text_encoder" / "config.json", architectures=["T5EncoderModel"])
     )
     assert "holds a T5EncoderModel" in wrong
+
+
+def test_names_that_official_files_still_have(official, tmp_path, painter) -> None:
+    """Stable Diffusion 1.5's: an older VAE's attention, and a text model within a text model."""
+    folder = tmp_path / "old"
+    shutil.copytree(official[0], folder)
+    attention = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for part in ("vae", "text_encoder"):
+        (path,) = (folder / part).glob("*.safetensors")
+        tensors = load_file(path)
+        if part == "vae":
+            for new, old in attention.items():
+                tensors = {key.replace(f".{new}.", f".{old}."): v for key, v in tensors.items()}
+            assert any(".query." in key for key in tensors)
+        else:
+            tensors = {f"text_model.{key}": value for key, value in tensors.items()}
+            tensors["text_model.embeddings.position_ids"] = torch.arange(CONTEXT)[None]
+        save_file(tensors, path, {"format": "pt"})
+    shown, told = (p.generate(PROMPTS, SEEDS, steps=2) for p in (Painter.load(folder), painter))
+    assert torch.equal(shown, told)
+
+
+def test_a_tokenizer_of_another_painter(painter) -> None:
+    parts = (painter.vae, painter.unet, painter.text_encoder)
+    larger = copy.deepcopy(painter.tokenizer)
+    larger.add_tokens([f"word{k}" for k in range(3)])
+    words = len(painter.tokenizer)
+    with pytest.raises(InputError, match=rf"has {words + 3} tokens .* knows {words}"):
+        Painter(*parts, larger, painter.scheduler)
 
 
 def test_a_folder_of_half_precision_files_alone(official, tmp_path, painter) -> None:

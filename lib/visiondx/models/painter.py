@@ -57,6 +57,11 @@ class Painter(nn.Module):
         name = type(scheduler).__name__
         check_scheduler({**scheduler.config, "_class_name": name})
         check_sizes(vae.config, unet.config, text_encoder.config.to_dict())
+        if len(tokenizer) > text_encoder.config.vocab_size:
+            raise InputError(
+                f"The tokenizer has {len(tokenizer)} tokens and the text encoder knows "
+                f"{text_encoder.config.vocab_size}: they are parts of different painters."
+            )
         self.vae, self.unet, self.text_encoder = vae, unet, text_encoder
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.steps = STEPS.get(name, USUAL_STEPS)

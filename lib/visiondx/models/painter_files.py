@@ -65,8 +65,17 @@ def read_painter(folder: str | Path, device: str | torch.device) -> dict[str, An
         path = folder / name
         with reading(path, "save this part again with save_pretrained, or fetch it again"):
             half = not any(f for f in path.glob("*.safetensors") if ".fp16." not in f.name)
-            part = kinds[name].from_pretrained(
-                path, use_safetensors=True, variant="fp16" if half else None, local_files_only=True
+            part, told = kinds[name].from_pretrained(
+                path,
+                use_safetensors=True,
+                variant="fp16" if half else None,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        if missing := sorted(told["missing_keys"]):  # which would be left at random
+            raise InputError(
+                f"{path} has no tensor {missing[0]}: save this part again with save_pretrained, or "
+                "fetch it again."
             )
         parts[name] = part.float().to(device).eval().requires_grad_(False)
     with reading(folder / "tokenizer", "save it again with save_pretrained"):
