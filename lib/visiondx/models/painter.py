@@ -2,6 +2,7 @@
 
     painter = Painter.load("data/weights/painter")
     images = painter.generate(["a dog in the snow"], seeds=[1, 2, 3])     # (1, 3, 3, 64, 64)
+    painter = Painter.load("stable-diffusion-v1-5", "cuda", lora="lcm-lora-sdv1-5")
 
 Or step by step, differentiable in the soft tokens that stand in the prompt's rows:
 
@@ -25,6 +26,7 @@ from tqdm.auto import tqdm
 from visiondx.core.errors import InputError
 from visiondx.models.denoising import Noise, denoise, noise_steps
 from visiondx.models.painter_files import LCM, check_scheduler, check_sizes, read_painter
+from visiondx.models.painter_lora import fuse_lora, lora_file
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
@@ -69,13 +71,30 @@ class Painter(nn.Module):
         self.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Painter:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        lora: str | Path | None = None,
+    ) -> Painter:
         """A folder that ``save_pretrained`` wrote: ours, or any Stable Diffusion 1.x or 2.x.
 
+        Args:
+            lora: an LCM-LoRA, its file or folder: added to the UNet, which then paints in four
+                steps without guidance, by LCM's scheduler.
+
         Raises:
-            InputError: a part is missing, a pickle, damaged, or does not fit the others.
+            InputError: a part is missing, a pickle, damaged, or does not fit the others; so for the
+                LCM-LoRA.
         """
-        return cls(**read_painter(folder, device))
+        file = None if lora is None else lora_file(lora)
+        parts = read_painter(folder, device)
+        if file is not None:
+            from diffusers import LCMScheduler
+
+            fuse_lora(parts["unet"], file)
+            parts["scheduler"] = LCMScheduler.from_config(parts["scheduler"].config)
+        return cls(**parts)
 
     @property
     def device(self) -> torch.device:
