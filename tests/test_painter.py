@@ -201,6 +201,13 @@ def test_bad_input_is_refused(painter, call, words) -> None:
         call(painter)
 
 
+def test_a_bar_shows_where_more_than_one_batch_is_painted(painter, capsys) -> None:
+    painter.generate(PROMPTS, [1], steps=1, guidance=1)
+    assert "painting" not in capsys.readouterr().err
+    painter.generate(PROMPTS, [1], steps=1, guidance=1, batch=1)
+    assert "painting" in capsys.readouterr().err
+
+
 def test_noise_for_another_number_of_steps_and_nan(painter) -> None:
     lcm = with_scheduler(painter, scheduler(LCMScheduler))
     condition = lcm.encode(lcm.tokens(PROMPTS[:1]))
