@@ -21,7 +21,7 @@ def kept(tmp_path, monkeypatch):
     encoder = load_encoder()
     monkeypatch.setenv("VISIONDX_DATA", str(tmp_path))
     torch.manual_seed(0)
-    vae = new_autoencoder(AutoencoderConfig(widths=(8, 8, 8))).eval()
+    vae = new_autoencoder(AutoencoderConfig(widths=(8, 8, 8), latent_channels=4)).eval()
     unet = new_unet(UNetConfig(widths=(8, 16), heads=2), 4, 128).eval()
     save_part("vae", vae, **ABOUT, quality={"psnr": 9})
     save_words(encoder, **ABOUT)

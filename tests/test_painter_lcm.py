@@ -112,7 +112,11 @@ def test_the_students_answer_is_what_diffusers_paints_with(teacher) -> None:
 
 def test_a_killed_distillation_goes_on_to_the_same_result(teacher, tmp_path) -> None:
     torch.manual_seed(0)
-    vae = new_autoencoder(AutoencoderConfig(widths=(8, 8, 8))).eval().requires_grad_(False)
+    vae = (
+        new_autoencoder(AutoencoderConfig(widths=(8, 8, 8), latent_channels=4))
+        .eval()
+        .requires_grad_(False)
+    )
     words = text_model(load_encoder()), text_tokenizer(Tokenizer.load())
     whole, done = train_lcm(TINY, tmp_path / "whole", teacher, vae, *words, seed=1)
     assert done

@@ -27,7 +27,7 @@ TINY = UNetConfig(steps=4, batch=4, warmup=1, settle=2, widths=(8, 16), heads=2,
 @pytest.fixture(scope="module")
 def vae():
     torch.manual_seed(0)
-    config = AutoencoderConfig(widths=(8, 8, 8))
+    config = AutoencoderConfig(widths=(8, 8, 8), latent_channels=4)
     return new_autoencoder(config).eval().requires_grad_(False)
 
 
@@ -97,7 +97,7 @@ def test_a_kept_pool_is_read_again_and_only_for_the_same_arguments(
     with pytest.raises(pytest.fail.Exception, match="made again"):
         LatentPool.make(vae, 8, 4, kept)
     torch.manual_seed(1)
-    other = new_autoencoder(AutoencoderConfig(widths=(8, 8, 8)))
+    other = new_autoencoder(AutoencoderConfig(widths=(8, 8, 8), latent_channels=4))
     with pytest.raises(pytest.fail.Exception, match="made again"):
         LatentPool.make(other, 8, 3, kept)
 
