@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from visiondx.core.errors import InputError
 from visiondx.search.objective import Objective, reading_and_gradient
 
-UPDATES = ("gradient", "sign", "adam")
+UPDATES = ("gradient", "sign", "adam", "unit")
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Descent:
 
     Args:
         steps: T. eta: step size η.
-        update: what η multiplies: the "gradient", its "sign", or "adam"'s step (Kingma and Ba,
-            2015).
+        update: what η multiplies: the "gradient", its "sign", "adam"'s step (Kingma and Ba, 2015),
+            or the "unit" vector along each row's gradient.
         epsilon: every entry is clamped to ±ε after each step; None: no bound.
         decay: every step takes ``eta * decay`` of the variable away first: with "adam", AdamW
             (Loshchilov and Hutter, 2019).
@@ -87,13 +87,15 @@ def descend(
     bar: tqdm | None = None,
     first: int = 0,
     moments: Tensor | None = None,
+    project: Callable[[Tensor, Tensor, int], Tensor] | None = None,
 ) -> Iterator[Step]:
     """The start, and the place after every step; the last is looked at without a gradient.
 
     A row leaves the batch where its objective calls it done, and where a step leaves it as it was
     (at the bound, or without a slope), for good: so not under Adam, whose moments may move it
     again, nor a noisy objective, nor one with a term that grows, which may outweigh at a later
-    step what holds a row at this one. To the others, it is as a smaller batch.
+    step what holds a row at this one, nor under a projection, which may be another then. To the
+    others, it is as a smaller batch.
 
     Args:
         objective: of B rows. variable: (B, …), where the search starts.
@@ -109,7 +111,7 @@ def descend(
     if moments is None:
         moments = variable.new_zeros(2, *variable.shape)
     grows = any(term.growth != 1 for term in objective.terms)
-    settles = not (descent.update == "adam" or objective.noisy or grows)
+    settles = not (descent.update == "adam" or objective.noisy or grows or project)
     for step in range(first, descent.steps + 1):
         here, last = rows, step == descent.steps
         reading, gradient = reading_and_gradient(
@@ -121,6 +123,8 @@ def descend(
         if last:
             return
         moved = descent.move(variable, gradient, moments, step)
+        if project is not None:
+            moved = project(moved, rows, step)
         stay, done = torch.ones_like(rows, dtype=torch.bool), objective.done(reading)
         if settles:
             stay = (moved != variable).reshape(len(rows), -1).any(1)
@@ -166,6 +170,10 @@ def update_direction(update: str, gradient: Tensor, moments: Tensor, step: int) 
         return gradient
     if update == "sign":
         return gradient.sign()
+    if update == "unit":
+        length = gradient.reshape(len(gradient), -1).norm(dim=1)
+        length = length.clamp_min(torch.finfo(gradient.dtype).tiny)
+        return gradient / length.view(-1, *[1] * (gradient.ndim - 1))
     first, second = moments
     first.lerp_(gradient, 0.1)
     second.lerp_(gradient.square(), 0.001)

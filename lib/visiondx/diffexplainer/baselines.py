@@ -1,0 +1,378 @@
+"""Activation maximisation without a diffusion model: what DiffExplainer is compared with.
+
+Pixels under decay and blur (Yosinski et al., 2015), pixels under total variation and jitter
+(Mahendran and Vedaldi, 2015; Mordvintsev et al., 2015), a generator's codes (Nguyen et al., 2016),
+and the attack on a feature of a real image (Singla et al., 2021). All run as one batch of E aims x
+S starts through the one descent loop. The papers' networks see other images than 64 px ones: the
+settings' numbers are choices.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from visiondx.core.errors import InputError
+from visiondx.core.seeds import check_seed
+from visiondx.diffexplainer.objectives import Aim, Objectives
+from visiondx.diffexplainer.regularisers import gaussian_blur, roll, total_variation
+from visiondx.models.generator import StyleGenerator
+from visiondx.models.target import Target
+from visiondx.models.trial import check_images
+from visiondx.search.batching import Batch
+from visiondx.search.descent import Descent, descend
+from visiondx.search.objective import Objective, State, Term, frozen
+
+GREY = 0.5
+NOISE = 0.1  # standard deviation of the pixels of a start
+STATISTICS = 2000  # samples that tell a generator's mean w and its spread
+
+
+@dataclass(frozen=True)
+class DecayBlur:
+    """How `decay_and_blur` runs: at every step a part ``decay`` of the distance to grey is lost, at
+    every ``every``-th the image is blurred by ``sigma`` pixels.
+
+    Args:
+        eta: length of a step, the Euclidean norm over an image's values.
+    """
+
+    steps: int = 100
+    eta: float = 2.0
+    decay: float = 0.02
+    sigma: float = 0.7
+    every: int = 2
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1 or not self.sigma > 0 or self.every < 1:
+            raise InputError(
+                "decay must be in [0, 1), sigma above 0 and every 1 or more, got "
+                f"{self.decay}, {self.sigma} and {self.every}."
+            )
+        _ = self.descent
+
+    @property
+    def descent(self) -> Descent:
+        plain = Descent(self.steps, self.eta, "unit")
+        return replace(plain, decay=self.decay / self.eta)
+
+
+@dataclass(frozen=True)
+class VariationJitter:
+    """How `variation_and_jitter` runs: ``weight`` times the total variation is added to the loss,
+    and the target sees the image rolled by up to ``jitter`` pixels, anew at every step.
+
+    Args:
+        eta: Adam's step size, in pixel values.
+    """
+
+    steps: int = 100
+    eta: float = 0.05
+    weight: float = 100.0
+    jitter: int = 4
+
+    def __post_init__(self):
+        if not self.weight >= 0 or self.jitter < 0:
+            raise InputError(
+                f"weight and jitter must be 0 or more, got {self.weight} and {self.jitter}."
+            )
+        _ = self.descent
+
+    @property
+    def descent(self) -> Descent:
+        return Descent(self.steps, self.eta, "adam")
+
+
+@dataclass(frozen=True)
+class GeneratorPrior:
+    """How `generator_prior` runs: ``pull`` times the mean squared deviation of w from the mean w,
+    in standard deviations, is added to the loss.
+
+    Args:
+        eta: Adam's step size, in standard deviations of w.
+    """
+
+    steps: int = 100
+    eta: float = 0.05
+    pull: float = 1.0
+
+    def __post_init__(self):
+        if not self.pull >= 0:
+            raise InputError(f"pull must be 0 or more, got {self.pull}.")
+        _ = self.descent
+
+    @property
+    def descent(self) -> Descent:
+        return Descent(self.steps, self.eta, "adam")
+
+
+@dataclass(frozen=True)
+class FeatureAttack:
+    """How `feature_attack` runs: steps of length ``eta`` that stay within ``radius`` of the image,
+    both Euclidean over its values. At 64 px, 10 is a root mean square of 0.09 a value.
+    """
+
+    steps: int = 40
+    eta: float = 0.5
+    radius: float = 10.0
+
+    def __post_init__(self):
+        if not self.radius > 0:
+            raise InputError(f"radius must be above 0, got {self.radius}.")
+        _ = self.descent
+
+    @property
+    def descent(self) -> Descent:
+        return Descent(self.steps, self.eta, "unit")
+
+
+@dataclass(frozen=True)
+class Maximised:
+    """Images of E aims from S starts each, by a baseline."""
+
+    method: str
+    names: tuple[str, ...]  # the E aims
+    images: Tensor  # (E, S, 3, H, W) in [0, 1]
+    loss: Tensor  # (E, S) of the images as they are, without the regularisers
+    settings: dict[str, float | int]
+    seed: int | None
+
+
+def decay_and_blur(
+    target: Target,
+    aims: Sequence[Aim | str | int],
+    starts: int = 1,
+    resolution: int = 64,
+    settings: DecayBlur | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Maximised:
+    """Gradient ascent in pixels with decay and Gaussian blur, from grey noise.
+
+    Args:
+        aims: E of them, see ``Objectives``. starts: S. resolution: height and width.
+        batch: images at once, at most; None chooses by memory.
+
+    Raises:
+        InputError: impossible numbers, or see ``Objectives``.
+        FloatingPointError: a NaN or infinity, with its step, aim and start.
+    """
+    settings = settings or DecayBlur()
+    objectives = _bind(target, aims, starts, resolution, seed)
+    start = _noise(objectives, starts, resolution, seed)
+
+    def project(pixels: Tensor, rows: Tensor, step: int) -> Tensor:
+        if (step + 1) % settings.every == 0:
+            pixels = gaussian_blur(pixels, settings.sigma)
+        return pixels.clamp(-GREY, GREY)
+
+    return _run("decay + blur", objectives, start, settings, seed, batch, _pixels, project)
+
+
+def variation_and_jitter(
+    target: Target,
+    aims: Sequence[Aim | str | int],
+    starts: int = 1,
+    resolution: int = 64,
+    settings: VariationJitter | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Maximised:
+    """Gradient ascent in pixels with total variation and jitter, from grey noise.
+
+    Arguments and errors as for ``decay_and_blur``.
+    """
+    settings = settings or VariationJitter()
+    objectives = _bind(target, aims, starts, resolution, seed)
+    start = _noise(objectives, starts, resolution, seed)
+    most = settings.jitter
+    shape = (settings.steps + 1, len(objectives) * starts, 2)
+    source = torch.Generator().manual_seed(seed)
+    shifts = torch.randint(-most, most + 1, shape, generator=source).to(start.device)
+    smooth = settings.weight * Term("total variation", lambda s: total_variation(s["images"]))
+    return _run(
+        "total variation + jitter", objectives, start, settings, seed, batch, _pixels,
+        lambda pixels, rows, step: pixels.clamp(-GREY, GREY), (smooth,), shifts,
+    )  # fmt: skip
+
+
+def generator_prior(
+    target: Target,
+    aims: Sequence[Aim | str | int],
+    generator: StyleGenerator,
+    starts: int = 1,
+    settings: GeneratorPrior | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Maximised:
+    """Ascent in the w of a generator, pulled towards their mean, from random w.
+
+    Arguments and errors as for ``decay_and_blur``.
+    """
+    settings = settings or GeneratorPrior()
+    objectives = _bind(target, aims, starts, generator.resolution, seed)
+    many = generator.sample_w(STATISTICS, seed)
+    mean, spread = many.mean(0), many.std(0).clamp_min(1e-6)
+    rows = len(objectives) * starts
+    start = ((generator.sample_w(rows, seed) - mean) / spread).unflatten(0, (-1, starts))
+
+    def draw(codes: Tensor) -> Tensor:
+        return generator.synthesize(generator.styles(mean + spread * codes))
+
+    pull = settings.pull * Term("pull", lambda s: s["variable"].square().mean(1))
+    return _run(
+        "generator prior", objectives, start, settings, seed, batch, draw, None, (pull,),
+        generator=generator,
+    )  # fmt: skip
+
+
+def feature_attack(
+    target: Target,
+    aims: Sequence[Aim | str | int],
+    images: Tensor,
+    settings: FeatureAttack | None = None,
+    batch: int | None = None,
+) -> Maximised:
+    """Ascent within a ball around real images: (E, S, 3, H, W) in [0, 1], S of each aim.
+
+    Without noise: nothing is drawn. Errors as for ``decay_and_blur``, and images of another shape
+    or range.
+    """
+    settings = settings or FeatureAttack()
+    if images.ndim != 5 or len(images) != len(aims) or images.shape[3] != images.shape[4]:
+        raise InputError(
+            f"Images for {len(aims)} aims must have shape ({len(aims)}, S, 3, H, H), got "
+            f"{tuple(images.shape)}."
+        )
+    check_images(images.flatten(0, 1))
+    objectives = _bind(target, aims, images.shape[1], images.shape[-1], 0)
+    start = images.detach().to(target.mean.device) - GREY
+    centres = start.flatten(0, 1)
+
+    def project(pixels: Tensor, rows: Tensor, step: int) -> Tensor:
+        change = pixels - centres[rows]
+        length = change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        near = centres[rows] + change * (settings.radius / length.clamp_min(1e-12)).clamp(max=1)
+        return near.clamp(-GREY, GREY)  # which only comes nearer to the image
+
+    return _run("feature attack", objectives, start, settings, None, batch, _pixels, project)
+
+
+class _Ascent(Objective):
+    """Rows of one aim and one start each: the aims' losses, and regularisers.
+
+    Args:
+        objectives: of R aims, those of the rows. draw: variable (R, …) -> images (R, 3, H, W).
+        regularisers: of the state's "images" and "variable". shifts: (T + 1, R, 2) jitter, or None.
+    """
+
+    def __init__(
+        self,
+        objectives: Objectives,
+        draw: Callable[[Tensor], Tensor],
+        regularisers: Sequence[Term],
+        shifts: Tensor | None,
+    ):
+        self.objectives, self.draw, self.shifts = objectives, draw, shifts
+        self._terms = (Term("objective", lambda s: s["loss"]), *regularisers)
+        self.noisy, self.step = shifts is not None, 0
+
+    @property
+    def terms(self) -> Sequence[Term]:
+        return self._terms
+
+    def observe(self, variable: Tensor) -> State:
+        images = self.draw(variable)
+        seen = images if self.shifts is None else roll(images, self.shifts[self.step])
+        self.step += 1
+        loss, _ = self.objectives(seen[:, None])
+        return {"loss": loss[:, 0], "images": images, "variable": variable}
+
+    def read(self, state: State) -> Tensor:
+        return state["loss"]
+
+    def index(self, rows: Tensor) -> "_Ascent":
+        some = copy.copy(self)
+        some.objectives = self.objectives.index(rows)
+        some.shifts = None if self.shifts is None else self.shifts[:, rows]
+        return some
+
+
+def _run(
+    method: str,
+    objectives: Objectives,
+    start: Tensor,
+    settings: DecayBlur | VariationJitter | GeneratorPrior | FeatureAttack,
+    seed: int | None,
+    limit: int | None,
+    draw: Callable[[Tensor], Tensor],
+    project: Callable[[Tensor, Tensor, int], Tensor] | None,
+    regularisers: Sequence[Term] = (),
+    shifts: Tensor | None = None,
+    generator: StyleGenerator | None = None,
+) -> Maximised:
+    """The descent of all rows, from ``start`` (E, S, …).
+
+    Args:
+        project: what ``descend`` takes, its rows counted over the whole batch.
+    """
+    aims, starts = start.shape[:2]
+    variable = start.flatten(0, 1)
+    whose = torch.arange(aims, device=start.device).repeat_interleave(starts)
+    total = len(variable) * (settings.steps + 1)
+    with (
+        frozen(objectives.target, generator),
+        tqdm(total=total, desc=method, unit="image") as bar,
+    ):
+        canvas = generator or SimpleNamespace(resolution=start.shape[-1])
+        batch = Batch.start(limit, canvas, variable)
+
+        def some(first: int, last: int) -> tuple[Tensor, Tensor]:
+            own = objectives.index(whose[first:last])
+            jitter = None if shifts is None else shifts[:, first:last]
+            steps = descend(
+                _Ascent(own, draw, regularisers, jitter),
+                variable[first:last],
+                settings.descent,
+                lambda row: f"{own.names[row]!r}, start {(first + row) % starts}",
+                bar,
+                project=project and (lambda v, rows, step: project(v, first + rows, step)),
+            )
+            *_, last_step = steps
+            with torch.no_grad():
+                images = draw(last_step.variable)  # no row leaves before
+                loss, _ = own(images[:, None])
+            return images.cpu(), loss[:, 0].cpu()
+
+        images, loss = map(torch.cat, zip(*batch.split(len(variable), some, bar), strict=True))
+    shape = (aims, starts)
+    return Maximised(
+        method, objectives.names, images.unflatten(0, shape), loss.unflatten(0, shape),
+        asdict(settings), seed,
+    )  # fmt: skip
+
+
+def _pixels(variable: Tensor) -> Tensor:
+    """The image whose distance from grey this is."""
+    return GREY + variable
+
+
+def _bind(
+    target: Target, aims: Sequence[Aim | str | int], starts: int, resolution: int, seed: int
+) -> Objectives:
+    check_seed(seed)
+    if starts < 1 or resolution < 1:
+        raise InputError(f"starts and resolution must be 1 or more, got {starts} and {resolution}.")
+    return Objectives(target, aims, resolution)
+
+
+def _noise(objectives: Objectives, starts: int, resolution: int, seed: int) -> Tensor:
+    """(E, S, 3, H, W) around 0, on the target's device."""
+    source = torch.Generator().manual_seed(seed)
+    shape = (len(objectives), starts, 3, resolution, resolution)
+    noise = (NOISE * torch.randn(shape, generator=source)).clamp(-GREY, GREY)
+    return noise.to(objectives.target.mean.device)
