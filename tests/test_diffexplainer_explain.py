@@ -1,0 +1,162 @@
+"""Prompts searched through a painter: templates, one batch, held-out choice, resuming."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import LCMScheduler
+from torch import nn
+
+from painter_standins import CONTEXT, pipeline, scheduler
+from visiondx.core.errors import InputError
+from visiondx.diffexplainer import explain
+from visiondx.diffexplainer.explain import PromptObjective, Settings, noise_of, paint, search
+from visiondx.diffexplainer.objectives import Objectives
+from visiondx.diffexplainer.prompts import SoftPrompt
+from visiondx.models.painter import Painter
+from visiondx.models.target import Target
+from visiondx.search.descent import Descent
+
+QUICK = Settings(starts=2, noises=2, held=3, batch=4, descent=Descent(3, 0.3, "adam"))
+
+
+class Brightness(nn.Module):
+    """Two classes: dark and bright."""
+
+    def forward(self, images):
+        light = 20 * (images.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-light, light], 1)
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory) -> Painter:
+    pipe = pipeline(tmp_path_factory.mktemp("painter"))
+    parts = pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer
+    return Painter(*parts, scheduler(LCMScheduler))
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return Target(Brightness().eval(), "multiclass", ["dark", "bright"])
+
+
+def test_a_template_is_the_prompt_around_the_searched_tokens(painter) -> None:
+    prompt = SoftPrompt.parse(painter, "a dog {t} b", tokens=2)
+    plain = painter.tokens(["a dog b"])[0]
+    a, dog, b = plain[1], plain[2], plain[3]
+    ids = prompt.ids.tolist()
+    assert prompt.places == (3, 4)
+    assert ids[:3] == [plain[0], a, dog]
+    assert ids[5:7] == [b, plain[4]]
+    assert len(ids) == CONTEXT
+    # a word in the searched places is the prompt with that word
+    word = prompt.word(painter, "a b")
+    made = prompt.encode(painter, word[None])
+    assert torch.equal(made, painter.encode(painter.tokens(["a dog a b b"])))
+    assert torch.equal(prompt.word(painter, "b"), word[[1, 1]])  # repeated
+    long = SoftPrompt.parse(painter, "{t}").word(painter, "a b")
+    torch.testing.assert_close(long, word.mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "message"),
+    [
+        ("a dog", 1, "0 times"),
+        ("{t} and {t}", 1, "2 times"),
+        ("a {t}", 0, "tokens is 0"),
+        ("a {t}", CONTEXT, f"reads {CONTEXT}"),
+    ],
+)
+def test_templates_that_are_none(painter, template, tokens, message) -> None:
+    with pytest.raises(InputError, match=message):
+        SoftPrompt.parse(painter, template, tokens)
+
+
+def test_starts_differ_and_are_the_vocabularys_kind(painter) -> None:
+    prompt = SoftPrompt.parse(painter, "{t}")
+    drawn = prompt.start(painter, 500, seed=0)
+    table = painter.text_encoder.get_input_embeddings().weight
+    torch.testing.assert_close(drawn.mean((0, 1)), table.mean(0), atol=0.2, rtol=0)
+    torch.testing.assert_close(drawn.std((0, 1)), table.std(0), atol=0.15, rtol=0)
+    assert torch.equal(prompt.start(painter, 2, seed=0), drawn[:2])
+
+
+def test_a_search_makes_pictures_that_the_target_wants(painter, target) -> None:
+    settings = replace(QUICK, descent=Descent(12, 0.3, "adam"))
+    found = search(painter, Objectives(target, ["bright", "dark"], 16), settings, seed=1)
+    assert found.soft.shape == (2, 2, 1, 16)
+    assert found.path.shape == (13, 2, 2)
+    assert found.path.isfinite().all()
+    seeds = [100, 101, 102]
+    images = found.images(painter, seeds)
+    assert images.shape == (2, 3, 3, 16, 16)
+    bright, dark = images.mean((1, 2, 3, 4))
+    start = paint(painter, found.prompt, found.prompt.start(painter, 1, 5), painter.noise(seeds))
+    assert dark < start.mean() < bright
+    best = found.losses.min(1).values
+    assert torch.equal(found.losses.gather(1, found.best[:, None])[:, 0], best)
+    again = Objectives(target, ["bright", "dark"], 16)(
+        paint(painter, found.prompt, found.tokens, noise_of(painter, 3, explain.step_seed(1, 2)))
+    )[0].mean(1)
+    torch.testing.assert_close(again, best, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.spread, found.losses.std(1))
+
+
+def test_rows_do_not_touch_one_another(painter, target) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    both = search(painter, aims, QUICK, seed=1)
+    alone = search(painter, aims.index(torch.tensor([1])), QUICK, seed=1)
+    torch.testing.assert_close(both.soft[1:], alone.soft, atol=1e-4, rtol=1e-3)
+    wide = search(painter, aims, replace(QUICK, batch=64), seed=1)
+    torch.testing.assert_close(both.soft, wide.soft, atol=1e-4, rtol=1e-3)
+
+
+def test_noise_is_fresh_in_every_step_and_the_same_for_all_rows(painter, target) -> None:
+    prompt = SoftPrompt.parse(painter, "{t}")
+    aims = Objectives(target, ["bright", "bright"], 16)
+    objective = PromptObjective(painter, prompt, aims, QUICK, seed=3)
+    first = objective.noise.start
+    soft = prompt.start(painter, 1, 0).repeat(2, 1, 1)
+    one, two = objective.observe(soft)["loss"]
+    assert one.item() == pytest.approx(two.item(), rel=1e-5)
+    objective.at(1)
+    assert not torch.equal(objective.noise.start, first)
+    objective.at(0)
+    assert torch.equal(objective.noise.start, first)
+    assert not torch.equal(PromptObjective(painter, prompt, aims, QUICK, seed=4).noise.start, first)
+
+
+def test_a_first_start_may_be_a_word(painter, target) -> None:
+    aims = Objectives(target, ["bright"], 16)
+    settings = replace(QUICK, word="dog", descent=Descent(1, 1e-9, "adam"))
+    found = search(painter, aims, settings, seed=1)
+    word = found.prompt.word(painter, "dog")
+    torch.testing.assert_close(found.soft[0, 0], word, atol=1e-6, rtol=0)
+    assert not torch.allclose(found.soft[0, 1], word)
+
+
+def test_a_killed_search_goes_on_to_the_same_result(painter, target, tmp_path, monkeypatch) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    whole = search(painter, aims, QUICK, seed=1)
+    monkeypatch.setattr(explain, "SAVE_SECONDS", 0.0)
+    note, seen = explain._Kept.note, []
+
+    def dies(self, *at):
+        note(self, *at)
+        seen.append(at)
+        if len(seen) == 6:  # in the second part, at its second step
+            raise KeyboardInterrupt
+
+    kept = tmp_path / "kept.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(explain._Kept, "note", dies)
+        with pytest.raises(KeyboardInterrupt):
+            search(painter, aims, QUICK, seed=1, kept=kept)
+    resumed = search(painter, aims, QUICK, seed=1, kept=kept)
+    assert torch.equal(resumed.soft, whole.soft)
+    assert torch.equal(resumed.path, whole.path)
+    assert torch.equal(resumed.losses, whole.losses)
+    with pytest.raises(InputError, match="keeps another search"):
+        search(painter, aims, QUICK, seed=2, kept=kept)
+    with pytest.raises(InputError, match="held is 0"):
+        replace(QUICK, held=0)
