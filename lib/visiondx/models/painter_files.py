@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import reading
+from visiondx.models.safe_weights import check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,6 @@ PARTS = {
     "scheduler": ("scheduler_config.json", None),
 }
 WEIGHTS = ("vae", "unet", "text_encoder")
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 # Schedulers that draw no noise of their own while they denoise, and the one whose draws are known.
 STILL = (
     "DDIMScheduler",
@@ -113,22 +113,10 @@ def check_folder(folder: Path) -> dict[str, dict]:
             )
         configs[name] = config
     for name in WEIGHTS:
-        _check_weights(folder / name)
+        check_weights(folder / name)
     check_scheduler(configs["scheduler"])
     check_sizes(configs["vae"], configs["unet"], configs["text_encoder"])
     return configs
-
-
-def _check_weights(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
-    if pickles:
-        raise InputError(
-            f"{folder} holds {pickles[0]}, a pickle, which could run any code: have its weights "
-            "saved as safetensors (save_pretrained does so)."
-        )
-    raise InputError(f"{folder} holds no weights: a file *.safetensors belongs there.")
 
 
 def check_scheduler(config: dict) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from visiondx.core.errors import InputError
 from visiondx.core.files import reading
-from visiondx.models.painter_files import PICKLES
+from visiondx.models.safe_weights import PICKLES
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

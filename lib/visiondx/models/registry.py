@@ -1,10 +1,11 @@
 """Models known by a name, such as the embedded ones: what installed packages offer.
 
 A package offers models by an entry point of the group ``visiondx.models``: a module with any of the
-functions ``target(name)``, ``encoder(name, device)``, ``generator(name)`` and
-``relevance(generator, encoder)``; ``targets(task, world)``, ``encoders()`` and ``generators()``
-give the names that are shown, ``unlisted(kind)`` those that load as well; ``check_texts(encoder,
-texts)`` refuses texts that are too long. This package itself holds no weights.
+functions ``target(name)``, ``encoder(name, device)``, ``generator(name)``, ``segmenter(name)`` and
+``relevance(generator, encoder)``; ``targets(task, world)``, ``encoders()``, ``generators()`` and
+``segmenters()`` give the names that are shown, ``unlisted(kind)`` those that load as well;
+``check_texts(encoder, texts)`` refuses texts that are too long. This package itself holds no
+weights.
 """
 
 import sys
