@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from visiondx.models.encoder import Encoder
     from visiondx.models.generator import StyleGenerator
+    from visiondx.models.segmenter import Segmenter
     from visiondx.models.target import Target
 
 ENCODER = "encoder-"  # prefix of an encoder's name in the zoo
+SEGMENTER = "segmenter-"
 
 
 def targets(task: str | None = None, world: str | None = None) -> list[str]:
@@ -47,6 +49,11 @@ def encoders() -> list[str]:
 def generators() -> list[str]:
     """Names of the worlds' generators: of those whose relevance matrix is kept."""
     return [n.removesuffix(KEPT) for n in sorted(zoo.manifest()) if n.endswith(KEPT)]
+
+
+def segmenters() -> list[str]:
+    """Names of the embedded segmenters."""
+    return [n.removeprefix(SEGMENTER) for n in sorted(zoo.manifest()) if n.startswith(SEGMENTER)]
 
 
 def unlisted(kind: str) -> list[str]:
@@ -97,6 +104,13 @@ def generator(name: str) -> StyleGenerator:
         zoo.choose("generator", name, generators())
     with zoo.opened(name) as (tensors, settings):
         return StyleGenerator.build(tensors, settings)
+
+
+def segmenter(name: str) -> Segmenter:
+    """See ``segmenter.load_segmenter``."""
+    from visiondx_worlds.models.segmenter import load_segmenter
+
+    return load_segmenter(name)
 
 
 def relevance(generator: str, encoder: str) -> Tensor | None:

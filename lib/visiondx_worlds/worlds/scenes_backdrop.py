@@ -30,7 +30,7 @@ def horizon(a: Attributes) -> Tensor:
     return (-0.16 + 0.12 * a["horizon"])[:, None, None]
 
 
-class _Ground:
+class Ground:
     """The picture's coordinates and horizon, textures from a place of their own, and a sky."""
 
     def __init__(self, a: Attributes, u: Tensor, v: Tensor) -> None:
@@ -61,7 +61,7 @@ class _Ground:
         return blend(above, below, inside((self.h if line is None else line) - self.v))
 
 
-def plain(b: _Ground) -> Tensor:
+def plain(b: Ground) -> Tensor:
     """A wall and a floor of any dull colour, a skirting board, sometimes a striped paper."""
     wall = hsv(b.a["wall_hue"], 0.20, 0.62 + 0.30 * b.a["wall_value"])
     floor = hsv(b.a["floor_hue"], 0.22, 0.80 - 0.35 * b.a["wall_value"])
@@ -70,28 +70,44 @@ def plain(b: _Ground) -> Tensor:
     return room * (1 - 0.35 * inside((b.v - b.h).abs() - 0.025))
 
 
-def grass(b: _Ground) -> Tensor:
+def lawn_edge(b: Ground) -> Tensor:
+    """(B, H, W): the ragged line where the blades begin."""
+    return b.h + 0.10 * (b.noise(1.0, 0.02)[:, 0] - 0.5)
+
+
+def grass(b: Ground) -> Tensor:
     """A meadow with blades, under a blue sky."""
     sky = b.sky(rgb(b.u, 0.36, 0.64, 0.95), rgb(b.u, 0.78, 0.90, 0.98))
     blades = b.noise(1.1, 0.32)
     tufts = b.noise(0.16, 0.22)
     light, dark = rgb(b.u, 0.50, 0.80, 0.22), rgb(b.u, 0.14, 0.44, 0.10)
     lawn = blend(dark, light, (0.72 * blades + 0.40 * tufts - 0.05).clamp(0, 1))
-    ragged = b.h + 0.10 * (b.noise(1.0, 0.02)[:, 0] - 0.5)
-    return b.split(sky, lawn * (0.80 + 0.25 * b.near[:, None]), ragged)
+    return b.split(sky, lawn * (0.80 + 0.25 * b.near[:, None]), lawn_edge(b))
 
 
-def beach(b: _Ground) -> Tensor:
+def beach(b: Ground) -> Tensor:
     """Sky, a band of sea, foam and sand, and a palm."""
     sky = b.sky(rgb(b.u, 0.42, 0.76, 0.98), rgb(b.u, 0.86, 0.95, 0.98), 0.7)
     sea = blend(
         rgb(b.u, 0.05, 0.48, 0.72), rgb(b.u, 0.22, 0.78, 0.80), (b.near * 3).clamp(0, 1)[:, None]
     )
-    shore = b.h + 0.26 + 0.06 * torch.sin(b.u * 3.2 + 9 * b.ox) + 0.10 * b.u * (b.oy - 0.5)
+    line = shore(b)
     sand = blend(rgb(b.u, 0.86, 0.74, 0.50), rgb(b.u, 0.99, 0.90, 0.66), b.noise(0.8, 0.8))
-    picture = b.split(b.split(sky, sea), sand, shore)
-    foam = (b.v - shore + 0.02).abs() - 0.035
+    picture = b.split(b.split(sky, sea), sand, line)
+    foam = (b.v - line + 0.02).abs() - 0.035
     picture = blend(picture, torch.ones_like(sea), inside(foam) * 0.95)
+    trunk, leaves = palm(b)
+    picture = blend(picture, rgb(b.u, 0.48, 0.33, 0.18), inside(trunk))
+    return blend(picture, rgb(b.u, 0.10, 0.46, 0.20), inside(leaves))
+
+
+def shore(b: Ground) -> Tensor:
+    """(B, H, W): the line where sea ends and sand begins."""
+    return b.h + 0.26 + 0.06 * torch.sin(b.u * 3.2 + 9 * b.ox) + 0.10 * b.u * (b.oy - 0.5)
+
+
+def palm(b: Ground) -> tuple[Tensor, Tensor]:
+    """Distances (B, H, W) to the trunk and to the leaves of the palm on the beach."""
     side = torch.where(b.ox > 0.5, 1.0, -1.0)
     x, y = b.u * side - 0.72, b.v
     trunk = box(x + 0.25 * (y + 0.25) ** 2, y, 0.05, -0.12, 0.035, 0.42)
@@ -99,11 +115,10 @@ def beach(b: _Ground) -> Tensor:
         ellipse(x - dx, y + 0.56 - 0.9 * (x - dx) * (dx * 6), 0.0, dy, 0.24, 0.05)
         for dx, dy in ((-0.17, -0.02), (0.17, -0.02), (-0.11, 0.08), (0.12, 0.08))
     ]
-    picture = blend(picture, rgb(b.u, 0.48, 0.33, 0.18), inside(trunk))
-    return blend(picture, rgb(b.u, 0.10, 0.46, 0.20), inside(union(*leaves)))
+    return trunk, union(*leaves)
 
 
-def _pines(b: _Ground, count: float, base: Tensor, height: float, offset: Tensor) -> Tensor:
+def _pines(b: Ground, count: float, base: Tensor, height: float, offset: Tensor) -> Tensor:
     """Distance to a row of firs of two tiers that stand on `base`."""
     t = b.u * count + 5 * offset
     cell = t.floor()
@@ -114,7 +129,7 @@ def _pines(b: _Ground, count: float, base: Tensor, height: float, offset: Tensor
     return torch.maximum(x.abs() - 0.62 / count * tier, torch.maximum(b.v - base, -rise * tall))
 
 
-def forest(b: _Ground) -> Tensor:
+def forest(b: Ground) -> Tensor:
     """Dark firs behind, thick trunks in front of them, a mossy floor."""
     gloom = blend(
         rgb(b.u, 0.55, 0.70, 0.50), rgb(b.u, 0.24, 0.42, 0.26), (b.v + 1)[:, None].clamp(0, 1)
@@ -134,9 +149,14 @@ def forest(b: _Ground) -> Tensor:
     return blend(picture, leaf, inside(crown))
 
 
-def water(b: _Ground) -> Tensor:
+def sea_line(b: Ground) -> Tensor:
+    """(B, 1, 1): the height of the open water's horizon."""
+    return b.h - 0.42
+
+
+def water(b: Ground) -> Tensor:
     """Open water with waves nearly up to the top."""
-    line = b.h - 0.42
+    line = sea_line(b)
     sky = b.sky(rgb(b.u, 0.62, 0.80, 0.94), rgb(b.u, 0.90, 0.95, 0.97), 0.5)
     depth = (b.v - line).clamp(0, 2)
     bend = 0.10 * torch.sin(5.0 * b.u + 8 * b.ox + 3 * b.v) + 0.06 * torch.sin(11 * b.u - 5 * b.oy)
@@ -148,14 +168,19 @@ def water(b: _Ground) -> Tensor:
     return b.split(sky, sea, line)
 
 
-def road(b: _Ground) -> Tensor:
+def lane(b: Ground) -> tuple[Tensor, Tensor]:
+    """Across the road, -1 and 1 at its edges, and half its width, both (B, H, W)."""
+    vanish = 0.5 * b.ox - 0.25
+    wide = 0.10 + 1.02 * b.near
+    return (b.u - vanish * (1 - b.near)) / wide, wide
+
+
+def road(b: Ground) -> Tensor:
     """Asphalt in perspective with edge lines and a dashed middle, between dry verges."""
     sky = b.sky(rgb(b.u, 0.55, 0.70, 0.86), rgb(b.u, 0.88, 0.91, 0.93), 0.6)
     verge = rgb(b.u, 0.70, 0.62, 0.44) * (0.85 + 0.25 * b.noise(0.6, 0.4))
     picture = b.split(sky, verge)
-    vanish = 0.5 * b.ox - 0.25
-    wide = 0.10 + 1.02 * b.near
-    across = (b.u - vanish * (1 - b.near)) / wide
+    across, wide = lane(b)
     below = b.h - b.v
     asphalt = rgb(b.u, 0.33, 0.34, 0.37) * (0.9 + 0.2 * b.noise(1.0, 1.0))
     picture = blend(picture, asphalt, inside(torch.maximum((across.abs() - 1) * wide, below)))
@@ -167,30 +192,50 @@ def road(b: _Ground) -> Tensor:
     return blend(picture, white, inside(torch.maximum(middle, below)))
 
 
-def rocks(b: _Ground) -> Tensor:
-    """Heaped stones below grey peaks."""
-    sky = b.sky(rgb(b.u, 0.60, 0.72, 0.84), rgb(b.u, 0.86, 0.88, 0.90), 0.5)
-    peaks = union(
+def peaks(b: Ground) -> Tensor:
+    """(B, H, W): distance to the two peaks behind the stones."""
+    two = union(
         (b.u - 1.4 * b.ox + 0.4).abs() * 0.75 - (b.v + 0.80),
         (b.u + 1.2 * b.oy - 0.2).abs() * 0.6 - (b.v + 0.62),
     )
-    picture = blend(sky, rgb(b.u, 0.52, 0.52, 0.56), inside(peaks * 0.8))
+    return two * 0.8
+
+
+def heap(b: Ground) -> Tensor:
+    """(B, H, W): the line where the stones begin."""
+    return b.h + 0.07 * torch.sin(8 * b.u + 5 * b.ox)
+
+
+def rocks(b: Ground) -> Tensor:
+    """Heaped stones below grey peaks."""
+    sky = b.sky(rgb(b.u, 0.60, 0.72, 0.84), rgb(b.u, 0.86, 0.88, 0.90), 0.5)
+    picture = blend(sky, rgb(b.u, 0.52, 0.52, 0.56), inside(peaks(b)))
     edge, shade = b.noise(0.62, 0.90, EDGE), b.noise(0.62, 0.90, SHADE)
     warm = blend(rgb(b.u, 0.42, 0.40, 0.40), rgb(b.u, 0.74, 0.70, 0.66), shade)
     stones = warm * (0.22 + 0.95 * (edge * 2.6).clamp(0, 1) ** 0.6)
-    return b.split(picture, stones, b.h + 0.07 * torch.sin(8 * b.u + 5 * b.ox))
+    return b.split(picture, stones, heap(b))
 
 
-def snow(b: _Ground) -> Tensor:
+def firs(b: Ground) -> Tensor:
+    """(B, H, W): distance to the firs in the snow."""
+    return _pines(b, 1.9, b.h + 0.06, 0.72, b.ox)
+
+
+def drifts(b: Ground) -> Tensor:
+    """(B, H, W): the line where the snow on the ground begins."""
+    return b.h + 0.05 * torch.sin(4 * b.u + 7 * b.ox)
+
+
+def snow(b: Ground) -> Tensor:
     """White drifts, firs under snow, flakes in the air."""
     sky = b.sky(rgb(b.u, 0.56, 0.66, 0.80), rgb(b.u, 0.80, 0.86, 0.93), 0.3)
-    trees = _pines(b, 1.9, b.h + 0.06, 0.72, b.ox)
+    trees = firs(b)
     picture = blend(sky, rgb(b.u, 0.16, 0.34, 0.32), inside(trees))
     caps = torch.maximum(trees + 0.02, 0.10 - (b.noise(0.5, 0.5)[:, 0] - 0.42))
     picture = blend(picture, torch.ones_like(picture), inside(caps))
     drift = torch.sin(3.0 * b.u + 5 * b.v + 8 * b.oy)[:, None]
     ground = blend(rgb(b.u, 0.80, 0.87, 0.97), rgb(b.u, 1.0, 1.0, 1.0), 0.6 + 0.4 * drift)
-    picture = b.split(picture, ground, b.h + 0.05 * torch.sin(4 * b.u + 7 * b.ox))
+    picture = b.split(picture, ground, drifts(b))
     return blend(picture, torch.ones_like(picture), b.noise(0.75, 0.75, FLAKES))
 
 
@@ -201,7 +246,7 @@ def draw_backdrop(a: Attributes, u: Tensor, v: Tensor) -> Tensor:
     """(B, 3, H, W): each image's background."""
 
     def draw(kind: int, rows: Tensor) -> tuple[Tensor]:
-        ground = _Ground(a[rows], u, v)
+        ground = Ground(a[rows], u, v)
         return (_DRAWN[kind](ground).expand(-1, 3, -1, -1),)
 
     return by_group(a["background"].long(), draw)[0]

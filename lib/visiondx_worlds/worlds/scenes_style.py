@@ -63,6 +63,11 @@ def pencil_sketch(p: Tensor, shown: Tensor, u: Tensor, v: Tensor, ox: Tensor, oy
     return (paper * (1 - 0.92 * line * (0.75 + 0.25 * grain))).expand(-1, 3, -1, -1)
 
 
+def _hoop(u: Tensor, v: Tensor) -> Tensor:
+    """Distance to the disc in the embroidery's hoop."""
+    return ellipse(u, v, 0.0, 0.0, 1.17, 1.17)
+
+
 def embroidery(p: Tensor, shown: Tensor, u: Tensor, v: Tensor, ox: Tensor, oy: Tensor) -> Tensor:
     """Short slanted stitches of one colour each, on linen in a wooden hoop."""
     step = max(1, p.shape[-1] // 32)
@@ -79,7 +84,7 @@ def embroidery(p: Tensor, shown: Tensor, u: Tensor, v: Tensor, ox: Tensor, oy: T
     p = p * (0.84 + 0.17 * thread + 0.16 * gap)[:, None] + 0.05 * thread[:, None]
     weave = 0.5 + 0.5 * torch.sin(u * 50) * torch.sin(v * 50)
     linen = rgb(u, 0.90, 0.85, 0.74) * (0.86 + 0.14 * weave)[:, None]
-    hoop = ellipse(u, v, 0.0, 0.0, 1.17, 1.17)
+    hoop = _hoop(u, v)
     p = blend(p, linen, inside(-hoop))
     return blend(p, rgb(u, 0.70, 0.47, 0.24), inside(ring(hoop + 0.02, 0.045)))
 
@@ -97,3 +102,9 @@ def restyle(a: Attributes, picture: Tensor, shown: Tensor, u: Tensor, v: Tensor)
         return (filters[kind](part, shown[rows], *grid, ox, oy).clamp(0, 1),)
 
     return by_group(a["style"].long(), draw)[0]
+
+
+def framed(a: Attributes, u: Tensor, v: Tensor) -> Tensor:
+    """(B, H, W): share of each pixel that shows the scene; a hoop's corners show bare linen."""
+    hooped = (a["style"] == STYLES.index("embroidery"))[:, None, None]
+    return torch.where(hooped, inside(_hoop(u, v)[None])[:, 0], 1.0)
