@@ -25,6 +25,12 @@ def test_points_and_parts_are_drawn_where_they_are():
         overlays.part_colours(30)
     with pytest.raises(InputError, match="images' shape"):
         overlays.draw_parts(images, labels[:, :4], 3)
+    masked = overlays.draw_masks(images, labels == 1)
+    assert torch.allclose(masked[0, :, 0, 0], torch.tensor(0.45 * 0.5))
+    half = 0.55 * 0.5 + 0.45 * torch.tensor(overlays.AFTER)
+    assert torch.allclose(masked[0, :, 2, 3], half)
+    with pytest.raises(InputError, match="Masks must have the images' shape"):
+        overlays.draw_masks(images, labels[:, :4])
     with pytest.raises(InputError, match="need points"):
         overlays.draw_points(images, torch.rand(2, 3, 2))
 

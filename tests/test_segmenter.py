@@ -11,8 +11,14 @@ from torch import nn
 
 from visiondx.core.errors import InputError
 from visiondx.models.segmenter import Segmenter, Segments
-from visiondx_worlds.models.segmenter import SegmenterNet, WordMasks, start_words
-from visiondx_worlds.quality.segmenter import MaskMarks
+from visiondx_worlds.models import zoo
+from visiondx_worlds.models.segmenter import (
+    SegmenterNet,
+    WordMasks,
+    save_segmenter,
+    start_words,
+)
+from visiondx_worlds.quality.segmenter import MaskMarks, calibrated, mark_renders
 from visiondx_worlds.training.segmenter import (
     SegmenterConfig,
     ask,
@@ -321,6 +327,61 @@ def test_a_killed_training_resumes_with_the_same_result(tmp_path):
         train_segmenter(config, tmp_path / "cut", Letters(), seed=4)
 
 
+# ---------------------------------------------------------------- the shipped one
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Segmenter.load("embedded")
+
+
+def test_the_shipped_one_finds_a_planted_class_and_not_another(shipped):
+    """Of each class, pictures in any surroundings: the mask fits, and another class has none."""
+    classes = scenes.classes
+    kinds = torch.arange(len(classes)).repeat_interleave(6)
+    rows = scenes.sample(len(kinds), 77).replace(**{"class": kinds.float(), "style": 0.0})
+    found = shipped(scenes.render(rows), classes)
+    true = scenes.masks(rows)["object"] >= 0.5
+    own = found.masks[range(len(kinds)), kinds]
+    both, either = (own & true).sum((1, 2)), (own | true).sum((1, 2))
+    assert ((both / either) > 0.7).float().mean() > 0.9
+    others = found.shares.clone()
+    others[range(len(kinds)), kinds] = 0
+    assert others.mean() < 0.005
+    assert (found.there.sum(1) == 1).float().mean() > 0.8
+
+
+def test_the_shipped_one_keeps_its_marks(shipped):
+    marks = mark_renders(shipped, 24, 11)
+    assert marks.iou().value > 0.75
+    assert marks.false_area().value < 0.03
+    assert np.nanmean(marks.recognised(shipped.least)) > 0.9
+
+
+def test_the_shipped_one_knows_the_captions_words(shipped):
+    assert shipped.known == WORDS
+    shipped.check_words(["a puppy", "The coffee mug", "eyeglasses", "lawn"])
+    with pytest.raises(InputError, match="never seen the word 'zebra'"):
+        shipped.check_words(["zebra"])
+    with pytest.raises(InputError, match="makes masks itself: leave out"):
+        Segmenter.load("embedded", masks="facebook/sam2-hiera-tiny")
+
+
+def test_what_is_kept_is_loaded_again(tmp_path, monkeypatch):
+    """Words, thresholds and answers, up to the rounding to half precision."""
+    monkeypatch.setattr(zoo, "_folder", lambda: tmp_path)
+    torch.manual_seed(0)
+    module = WordMasks(SegmenterNet(2, width=8, dim=6, embedding=16), ["dog", "cat"])
+    kept = Segmenter(module, ["dog", "cat"], threshold=0.45, least=0.35)
+    save_segmenter(kept, "mine", notebook="x.ipynb", seed=0, quality={})
+    assert Segmenter.load("mine").known == ("dog", "cat")
+    again, images = Segmenter.load("mine"), torch.rand(2, 3, 64, 64)
+    assert (again.threshold, again.least) == (0.45, 0.35)
+    one, two = kept(images, ["cat"]), again(images, ["cat"])
+    torch.testing.assert_close(one.probabilities, two.probabilities, atol=5e-3, rtol=0)
+    torch.testing.assert_close(one.scores, two.scores, atol=5e-3, rtol=0)
+
+
 # ---------------------------------------------------------------- marks
 
 
@@ -364,3 +425,28 @@ def test_the_unknown_counts_nowhere():
         marks.iou()
     with pytest.raises(InputError, match="Every render shows all"):
         marks.false_area()
+
+
+def test_calibration_takes_the_best_of_what_it_tries(monkeypatch):
+    """Pixels of 0.4 are the thing and those of 0.33 are not; scores of 0.6 and of 0.55 likewise."""
+    dog = NAMES.index("dog")
+    maps = torch.zeros(2, 59, 64, 64)
+    maps[0, dog, :8, :8], maps[0, dog, 8:16] = 0.4, 0.33
+    true = torch.zeros(2, 59, 64, 64)
+    true[0, dog, :8, :8] = 1
+    scores = torch.full((2, 59), 0.1)
+    scores[:, dog] = torch.tensor([0.6, 0.55])
+    known = Truth(true, torch.ones(2, 59, dtype=torch.bool))
+
+    class Fixed(nn.Module):
+        def forward(self, images, words):
+            return maps, scores
+
+    monkeypatch.setattr(
+        "visiondx_worlds.quality.segmenter._answers",
+        lambda segmenter, *_: [(0, segmenter(torch.rand(2, 3, 64, 64), WORDS), known)],
+    )
+    best = calibrated(Segmenter(Fixed(), WORDS), images=2, seed=0)
+    assert best.threshold == pytest.approx(0.35)
+    assert best.least == pytest.approx(0.6)
+    assert best.known == WORDS

@@ -133,6 +133,8 @@ def test_parts_that_do_not_go_together_are_refused(folder, tmp_path):
         Segmenter.load(folder / "sam")
     with pytest.raises(InputError, match=r"a CLIPSeg, which makes masks itself: leave out"):
         Segmenter.load(folder / "clipseg", folder / "sam")
+    with pytest.raises(InputError, match=r"No segmenter 'clipsegg': choose from "):
+        Segmenter.load("clipsegg")
     with pytest.raises(InputError, match=r"has no config.json: give a folder"):
         Segmenter.load(tmp_path)
 

@@ -50,7 +50,8 @@ class Segments:
     @property
     def shares(self) -> Tensor:
         """(B, W): fraction r of each picture that the mask covers."""
-        return self.masks.float().mean((2, 3))
+        height, width = self.probabilities.shape[2:]
+        return self.masks.sum((2, 3)) / (height * width)
 
 
 class Segmenter(nn.Module):
@@ -61,7 +62,8 @@ class Segmenter(nn.Module):
             (B, W).
         known: the words that it has learned, in lower case and without article; None for one that
             reads any.
-        threshold, least: see ``Segments``.
+        threshold, least: see ``Segments``. batch: pictures in one call of the module, where nothing
+            else is asked for.
     """
 
     def __init__(
@@ -71,11 +73,12 @@ class Segmenter(nn.Module):
         *,
         threshold: float = 0.5,
         least: float = 0.5,
+        batch: int = 64,
     ) -> None:
         super().__init__()
         self.module = module
         self.known = None if known is None else tuple(known)
-        self.threshold, self.least = threshold, least
+        self.threshold, self.least, self.batch = threshold, least, batch
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -96,10 +99,16 @@ class Segmenter(nn.Module):
         Raises:
             InputError: no such model, one of another kind, or one without safetensors.
         """
-        if str(name) in registry.offered("segmenters"):
+        embedded = registry.offered("segmenters")
+        if str(name) in embedded:
             if masks is not None:
                 raise InputError(f"The segmenter {name!r} makes masks itself: leave out {masks}.")
             return registry.ask("segmenter", str(name)).to(device)
+        if "/" not in str(name) and not Path(name).is_dir():
+            raise InputError(
+                f"No segmenter {str(name)!r}: choose from {', '.join(embedded) or 'none'}, or give "
+                "a folder or a model's name such as CIDAS/clipseg-rd64-refined."
+            )
         from visiondx.models.segmenter_pretrained import read_segmenter
 
         return cls(**read_segmenter(name, masks)).to(device)
@@ -125,12 +134,12 @@ class Segmenter(nn.Module):
                 )
 
     @torch.no_grad()
-    def forward(self, images: Tensor, words: Sequence[str], batch: int = 32) -> Segments:
-        """Look for each of W words in each of B pictures.
+    def forward(self, images: Tensor, words: Sequence[str], batch: int | None = None) -> Segments:
+        """Look for each of W words in each of B pictures; the answer holds B W H W' floats.
 
         Args:
-            images: (B, 3, H, W) in [0, 1]. words: such as "dog" or "a dog". batch: pictures in one
-                call of the module.
+            images: (B, 3, H, W) in [0, 1]. words: such as "dog" or "a dog". batch: see the
+                class.
 
         Raises:
             InputError: see ``check_words``; or images that are none.
@@ -139,7 +148,7 @@ class Segmenter(nn.Module):
         _check_images(images)
         asked = [_bare(word) for word in words]
         device = next((p.device for p in self.parameters()), images.device)
-        parts = images.split(batch)
+        parts = images.split(batch or self.batch)
         shown = tqdm(parts, desc="masks", mininterval=1.0, disable=len(parts) < 2)
         found = [self.module(part.to(device), asked) for part in shown]
         probabilities, scores = (torch.cat(each) for each in zip(*found, strict=True))

@@ -28,6 +28,7 @@ CLIPSEG, SAM, SAM2 = "clipseg", "sam", "sam2"
 DETECTORS = ("grounding-dino", "mm-grounding-dino")
 SAMS = {"sam": SAM, "sam2": SAM2, "sam2_video": SAM2}  # a checkpoint's model_type: how it is read
 BOX, TEXT = 0.35, 0.25  # what a box's and a token's score must reach, as its authors have it
+BATCH = 4  # pictures at once, with all of their words: these models read hundreds of pixels a side
 SUREST = 0.01  # share of a picture's pixels, the surest, whose mean is CLIPSeg's score
 
 
@@ -91,9 +92,8 @@ class GroundedSam(nn.Module):
         # the boxes of all words of a picture side by side; where it has fewer, some mean nothing
         order = kept.flatten(1).int().argsort(dim=1, descending=True, stable=True)[:, :most]
         given = boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
-        probabilities = (
-            self.masks(images, given) * kept.flatten(1).gather(1, order)[..., None, None]
-        )
+        real = kept.flatten(1).gather(1, order)
+        probabilities = self.masks(images, given) * real[..., None, None]
         union = images.new_zeros(*best.shape, *size).flatten(2)
         word = (order // scores.shape[2])[..., None].expand(-1, -1, union.shape[2])
         union.scatter_reduce_(1, word, probabilities.flatten(2), "amax")
@@ -146,7 +146,7 @@ def _eight_bits(images: Tensor) -> list[Tensor]:
 
 
 def read_segmenter(name: str | Path, masks: str | Path | None) -> dict[str, Any]:
-    """Arguments of ``Segmenter``: the module, and what a score must reach.
+    """Arguments of ``Segmenter``.
 
     Args:
         name, masks: folders that ``save_pretrained`` wrote, or names; see ``Segmenter.load``.
@@ -158,7 +158,8 @@ def read_segmenter(name: str | Path, masks: str | Path | None) -> dict[str, Any]
     if kind == CLIPSEG:
         if masks is not None:
             raise InputError(f"{name} is a CLIPSeg, which makes masks itself: leave out {masks}.")
-        return {"module": ClipSeg(*_read(name, "CLIPSegForImageSegmentation", "CLIPSegProcessor"))}
+        parts = _read(name, "CLIPSegForImageSegmentation", "CLIPSegProcessor")
+        return {"module": ClipSeg(*parts), "batch": BATCH}
     if kind not in DETECTORS:
         raise InputError(
             f"{name} holds a {kind or _NAMELESS}: a segmenter is a {CLIPSEG}, or a "
@@ -179,7 +180,7 @@ def read_segmenter(name: str | Path, masks: str | Path | None) -> dict[str, Any]
     dino = "GroundingDino" if kind == DETECTORS[0] else "MMGroundingDino"
     detector = _read(name, f"{dino}ForObjectDetection", "GroundingDinoProcessor")
     parts = *detector, *_read(masks, f"{letters}Model", f"{letters}Processor")
-    return {"module": GroundedSam(*parts), "least": BOX}
+    return {"module": GroundedSam(*parts), "least": BOX, "batch": BATCH}
 
 
 def _kind(name: str | Path) -> str:

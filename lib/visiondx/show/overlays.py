@@ -63,6 +63,21 @@ def draw_parts(images: Tensor, labels: Tensor, parts: int) -> Tensor:
     return torch.lerp(images, tint, cover.expand_as(images))
 
 
+def draw_masks(images: Tensor, masks: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with their masks (B, H, W), in [0, 1] or bool, in red; the rest darker.
+
+    Raises:
+        InputError: shapes that differ.
+    """
+    if masks.shape != (len(images), *images.shape[2:]):
+        raise InputError(
+            f"Masks must have the images' shape {(len(images), *images.shape[2:])}, got "
+            f"{tuple(masks.shape)}."
+        )
+    inside = torch.lerp(images, images.new_tensor(AFTER)[:, None, None].expand_as(images), 0.45)
+    return torch.lerp(0.45 * images, inside, masks.to(images)[:, None].expand_as(images))
+
+
 @torch.no_grad()
 def draw_answers(target, images: Tensor, originals: Tensor | None = None) -> Tensor:
     """Images (B, 3, H, W), enlarged, with what a target finds in them.

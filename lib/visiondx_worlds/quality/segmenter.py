@@ -22,7 +22,7 @@ from visiondx_worlds.worlds import animals, faces, scenes
 from visiondx_worlds.worlds.things import THINGS, Truth, truth
 
 _PICTURES = 1_310_000  # renders of this measurement are drawn apart from every other draw
-BATCH = 64
+BATCH = 32  # pictures at once: their maps of all things are 31 MB, of which several are needed
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,12 @@ class MaskMarks:
             known.absent,
         )
         return cls(*(part.cpu().numpy() for part in parts))
+
+    @classmethod
+    def empty(cls, pictures: int) -> MaskMarks:
+        """Of so many pictures of which nothing is known."""
+        numbers = [np.zeros((pictures, len(THINGS))) for _ in range(4)]
+        return cls(*numbers, *(np.zeros((pictures, len(THINGS)), bool) for _ in range(2)))
 
     @staticmethod
     def cat(parts: Sequence[MaskMarks]) -> MaskMarks:
@@ -135,8 +141,7 @@ def mark_renders(segmenter: Segmenter, images: int, seed: int) -> MaskMarks:
 
     A thing's words take turns from batch to batch, so that synonyms are measured as well.
     """
-    answers = _answers(segmenter, images, seed)
-    return MaskMarks.cat([MaskMarks.of(found, known) for found, known in answers])
+    return _marked(segmenter, images, seed, [(segmenter.threshold, segmenter.least)])[0]
 
 
 def calibrated(segmenter: Segmenter, images: int, seed: int) -> Segmenter:
@@ -144,20 +149,38 @@ def calibrated(segmenter: Segmenter, images: int, seed: int) -> Segmenter:
 
     Tried are 0.3 to 0.7, on `images` renders of each world: take another seed than for marks.
     """
-    marks: dict[float, list[MaskMarks]] = {k / 20: [] for k in range(6, 15)}
-    for found, known in _answers(segmenter, images, seed):
-        for value, parts in marks.items():
-            parts.append(MaskMarks.of(replace(found, threshold=value, least=0.0), known))
-    whole = {value: MaskMarks.cat(parts) for value, parts in marks.items()}
-    threshold = max(whole, key=lambda value: np.nanmean(whole[value].ious()))
-    least = max(whole, key=lambda value: np.nanmean(whole[threshold].recognised(value)))
+    values = [k / 20 for k in range(6, 15)]
+    marks = _marked(segmenter, images, seed, [(value, 0.0) for value in values])
+    whole = dict(zip(values, marks, strict=True))
+    threshold = max(values, key=lambda value: np.nanmean(whole[value].ious()))
+    least = max(values, key=lambda value: np.nanmean(whole[threshold].recognised(value)))
     return Segmenter(segmenter.module, segmenter.known, threshold=threshold, least=least)
 
 
-def _answers(segmenter: Segmenter, images: int, seed: int) -> Iterator[tuple[Segments, Truth]]:
+def _marked(
+    segmenter: Segmenter, images: int, seed: int, settings: Sequence[tuple[float, float]]
+) -> list[MaskMarks]:
+    """Marks for each setting (threshold, least), of the same answers.
+
+    The marks are allocated before the first map: small arrays that are made between large ones and
+    kept split what these leave free, so that memory would grow by gigabytes.
+    """
+    whole = [MaskMarks.empty(3 * images) for _ in settings]
+    for row, found, known in _answers(segmenter, images, seed):
+        for marks, (threshold, least) in zip(whole, settings, strict=True):
+            part = MaskMarks.of(replace(found, threshold=threshold, least=least), known)
+            for name in MaskMarks.__dataclass_fields__:
+                some = getattr(part, name)
+                getattr(marks, name)[row : row + len(some)] = some
+    return whole
+
+
+def _answers(segmenter: Segmenter, images: int, seed: int) -> Iterator[tuple[int, Segments, Truth]]:
+    """The first picture's number, answers and truth, a batch at a time."""
     for k, world in enumerate((scenes, faces, animals)):
         rows = sample_rows(world, images, step_seed(_PICTURES, 3 * seed + k))
         batches = list(rows.split(BATCH))
         for number, some in enumerate(tqdm(batches, desc=f"{world.name} segmented")):
             words = [each[number % len(each)] for each in THINGS.values()]
-            yield segmenter(world.render(some), words), truth(world, some)
+            found = segmenter(world.render(some), words)
+            yield k * images + number * BATCH, found, truth(world, some)

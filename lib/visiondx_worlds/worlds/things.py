@@ -115,7 +115,8 @@ class Truth:
     @property
     def present(self) -> Tensor:
         """(B, T) bool: known, and large enough to be seen."""
-        return self.known & ((self.masks >= 0.5).float().mean((2, 3)) * 64 * 64 >= LEAST)
+        height, width = self.masks.shape[2:]
+        return self.known & ((self.masks >= 0.5).sum((2, 3)) >= LEAST * height * width / 64**2)
 
     @property
     def absent(self) -> Tensor:
