@@ -1,0 +1,84 @@
+"""Core and spurious features: a planted one of each is told, and an unknown word is said so."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffexplainer_standins import SIZE, Colours, RedPixels, ToyPainter
+from visiondx.core.errors import InputError
+from visiondx.diffexplainer.explain import Settings
+from visiondx.diffexplainer.spurious import discover, object_shares
+from visiondx.models.segmenter import Segmenter
+from visiondx.models.target import Target
+from visiondx.search.descent import Descent
+
+SETTINGS = Settings(starts=2, noises=2, held=4, descent=Descent(60, 0.3, "adam"))
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return Target(Colours().eval(), "multiclass", ["nothing", "thing"])
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    found = torch.zeros(8, 3, SIZE, SIZE)
+    found[:, 1] = 0.9  # a green ground with a red thing
+    found[:, 0, 4:12, 4:12], found[:, 1, 4:12, 4:12] = 0.8, 0
+    return found
+
+
+def test_a_core_and_a_spurious_feature_are_told_apart(target, images) -> None:
+    torch.manual_seed(0)
+    segmenter = Segmenter(RedPixels(), ["thing"])
+    found = discover(
+        ToyPainter(), target, segmenter, {"thing": images}, k=2, settings=SETTINGS, pictures=5
+    )
+    order = found.features[0].tolist()
+    assert sorted(order) == [0, 1]  # redness and greenness carry the class
+    assert order[0] == 1  # there is more ground
+    r = dict(zip(order, found.mean_r[0].tolist(), strict=True))
+    assert r[0] > 0.1
+    verdicts = dict(zip(order, found.verdicts[0], strict=True))
+    assert verdicts[0] == "core"
+    table = found.to_frame().set_index("feature")
+    assert table.loc[0, "r"] == pytest.approx(r[0])
+    assert table.loc[0, "low"] <= r[0] <= table.loc[0, "high"]
+    assert found.images.shape == (1, 2, 5, 3, SIZE, SIZE)
+    # the feature of the ground is shown without the thing
+    assert r[1] < 0.5 * r[0]
+    assert found.at(r[1] + 1e-6).verdicts[0][order.index(1)] == "spurious"
+    assert found.at(r[1] - 1e-6).verdicts[0][order.index(1)] == "core"
+    assert "of the 2 features" in found.sentences()[0]
+
+
+def test_a_word_that_the_segmenter_has_never_seen_is_no_verdict(target, images) -> None:
+    segmenter = Segmenter(RedPixels(), ["other"])
+    quick = Settings(starts=1, noises=1, held=1, descent=Descent(1, 0.1, "adam"))
+    settings = {"k": 1, "settings": quick, "pictures": 2}
+    found = discover(ToyPainter(), target, segmenter, {"thing": images}, **settings)
+    assert found.verdicts == [["unknown"]]
+    assert np.isnan(found.to_frame()["r"]).all()
+    assert "never seen this word" in found.sentences()[0]
+    told = discover(ToyPainter(), target, segmenter, {1: images}, words={1: "other"}, **settings)
+    assert told.words == ("other",)
+    assert told.classes == ("thing",)
+    assert torch.isfinite(told.r).all()
+
+
+def test_shares_by_hand() -> None:
+    images = torch.zeros(2, 1, 2, 3, 4, 4)
+    images[0, 0, 0, 0, :2] = 1  # half of the first picture
+    found = object_shares(Segmenter(RedPixels(), ["a"]), images, ["a", None])
+    assert found[0].tolist() == [[0.5, 0.0]]
+    assert found[1].isnan().all()
+
+
+def test_what_cannot_be_asked(target, images) -> None:
+    segmenter = Segmenter(RedPixels(), ["thing"])
+    with pytest.raises(InputError, match="one class at least"):
+        discover(ToyPainter(), target, segmenter, {})
+    with pytest.raises(InputError, match="no class 'thin'"):
+        discover(ToyPainter(), target, segmenter, {"thin": images})
+    with pytest.raises(InputError, match="k must be from 1 to 3"):
+        discover(ToyPainter(), target, segmenter, {"thing": images}, k=4)
