@@ -11,8 +11,10 @@ from painter_standins import CONTEXT, pipeline, scheduler
 from visiondx.core.errors import InputError
 from visiondx.diffexplainer import explain
 from visiondx.diffexplainer.explain import PromptObjective, Settings, noise_of, paint, search
+from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.prompts import SoftPrompt
+from visiondx.diffexplainer.ways import Drawn, Free, Nearest
 from visiondx.models.painter import Painter
 from visiondx.models.target import Target
 from visiondx.search.descent import Descent
@@ -114,7 +116,8 @@ def test_rows_do_not_touch_one_another(painter, target) -> None:
 def test_noise_is_fresh_in_every_step_and_the_same_for_all_rows(painter, target) -> None:
     prompt = SoftPrompt.parse(painter, "{t}")
     aims = Objectives(target, ["bright", "bright"], 16)
-    objective = PromptObjective(painter, prompt, aims, QUICK, seed=3)
+    made = painter, prompt, Free(), aims, torch.zeros(2), QUICK
+    objective = PromptObjective(*made, seed=3)
     first = objective.noise.start
     soft = prompt.start(painter, 1, 0).repeat(2, 1, 1)
     one, two = objective.observe(soft)["loss"]
@@ -123,13 +126,13 @@ def test_noise_is_fresh_in_every_step_and_the_same_for_all_rows(painter, target)
     assert not torch.equal(objective.noise.start, first)
     objective.at(0)
     assert torch.equal(objective.noise.start, first)
-    assert not torch.equal(PromptObjective(painter, prompt, aims, QUICK, seed=4).noise.start, first)
+    assert not torch.equal(PromptObjective(*made, seed=4).noise.start, first)
 
 
 def test_a_first_start_may_be_a_word(painter, target) -> None:
     aims = Objectives(target, ["bright"], 16)
-    settings = replace(QUICK, word="dog", descent=Descent(1, 1e-9, "adam"))
-    found = search(painter, aims, settings, seed=1)
+    settings = replace(QUICK, descent=Descent(1, 1e-9, "adam"))
+    found = search(painter, aims, settings, Free("dog"), seed=1)
     word = found.prompt.word(painter, "dog")
     torch.testing.assert_close(found.soft[0, 0], word, atol=1e-6, rtol=0)
     assert not torch.allclose(found.soft[0, 1], word)
@@ -160,3 +163,26 @@ def test_a_killed_search_goes_on_to_the_same_result(painter, target, tmp_path, m
         search(painter, aims, QUICK, seed=2, kept=kept)
     with pytest.raises(InputError, match="held is 0"):
         replace(QUICK, held=0)
+
+
+@pytest.mark.parametrize("kind", [Drawn, Nearest])
+def test_words_are_searched_and_painted_with(painter, target, kind) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    words = Words.of(painter, ["a", "b", "c", "d", "e", "dog"])
+    settings = replace(QUICK, starts=3, descent=Descent(8, 0.5, "adam"))
+    found = search(painter, aims, settings, kind(words), seed=1)
+    assert [len(starts) for starts in found.words] == [3, 3]
+    for e, starts in enumerate(found.words):
+        for s, (word,) in enumerate(starts):
+            assert word in words.texts
+            assert torch.equal(found.soft[e, s], words.matrix[[words.texts.index(word)]])
+    assert len({word for starts in found.words for (word,) in starts}) > 1
+    # the words that it comes to are better than the average word
+    mean = torch.stack(
+        [
+            aims(paint(painter, found.prompt, row.expand(2, 1, -1), painter.noise([7, 8])))[0]
+            for row in words.matrix[:, None]
+        ]
+    ).mean((0, 2))
+    ours = aims(paint(painter, found.prompt, found.tokens, painter.noise([7, 8])))[0].mean(1)
+    assert (ours < mean).all()

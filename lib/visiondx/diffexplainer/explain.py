@@ -24,12 +24,13 @@ from visiondx.core.files import atomic_write, read_kept, result_key
 from visiondx.core.seeds import check_seed, step_seed
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.prompts import SoftPrompt
+from visiondx.diffexplainer.ways import Free, Way
 from visiondx.models.denoising import Noise
 from visiondx.models.painter import Painter
 from visiondx.search.descent import Descent, descend
 from visiondx.search.objective import Objective, State, Term, frozen
 
-FRESH, HELD, START = 1, 2, 3  # kinds of draws out of one seed
+FRESH, HELD, START, CHOICE = 1, 2, 3, 5  # kinds of draws out of one seed
 METHOD = 1  # raised with every change that gives another result
 SAVE_SECONDS = 60.0
 
@@ -40,8 +41,7 @@ class Settings:
 
     Args:
         template: with ``{t}``, where the searched tokens stand. tokens: how many.
-        starts: of each explanation. word: where the first start begins; the others, and without
-            a word all, begin at random.
+        starts: of each explanation.
         noises: fresh pictures a row and step. held: pictures that choose among the starts.
         through: how many of the painter's steps carry the gradient; None for all.
         batch: pictures that are painted at once.
@@ -53,7 +53,6 @@ class Settings:
     template: str = "{t}"
     tokens: int = 1
     starts: int = 4
-    word: str | None = None
     noises: int = 4
     held: int = 16
     through: int | None = None
@@ -70,13 +69,15 @@ class Settings:
 class Found:
     """What a search found for E explanations with S starts each.
 
-    soft: (E, S, k, d) searched tokens. losses: (E, S) on the held noise. path: (T + 1, E, S), the
+    soft: (E, S, k, d) tokens. words: of each start the k words that the tokens are, E lists of S
+    of k; None of free tokens. losses: (E, S) on the held noise. path: (T + 1, E, S), the
     loss at every step on its own fresh noise.
     """
 
     names: tuple[str, ...]
     prompt: SoftPrompt
     soft: Tensor
+    words: list[list[list[str]]] | None
     losses: Tensor
     path: Tensor
     settings: Settings
@@ -111,7 +112,7 @@ class PromptObjective(Objective):
     """R prompts, each with its own aim, seen on fresh pictures in every step.
 
     Args:
-        aims: R of them.
+        aims: R of them. starts: (R,) the number of each row's start.
     """
 
     noisy = True
@@ -120,12 +121,15 @@ class PromptObjective(Objective):
         self,
         painter: Painter,
         prompt: SoftPrompt,
+        way: Way,
         aims: Objectives,
+        starts: Tensor,
         settings: Settings,
         seed: int,
         step: int = 0,
     ) -> None:
-        self.painter, self.prompt, self.aims = painter, prompt, aims
+        self.painter, self.prompt, self.way, self.aims = painter, prompt, way, aims
+        self.starts = starts
         self.settings, self.seed = settings, seed
         self.at(step)
 
@@ -143,7 +147,10 @@ class PromptObjective(Objective):
         return [Term("loss", lambda state: state["loss"])]
 
     def observe(self, variable: Tensor) -> State:
-        images = paint(self.painter, self.prompt, variable, self.noise, self.settings.through)
+        base = step_seed(step_seed(self.seed, CHOICE), self.step)
+        seeds = [step_seed(base, start) for start in self.starts.tolist()]
+        soft = self.way.tokens(variable, self.step, self.settings.descent.steps, seeds)
+        images = paint(self.painter, self.prompt, soft, self.noise, self.settings.through)
         losses, terms = self.aims(images)
         return {"loss": losses.mean(1), **{name: each.mean(1) for name, each in terms.items()}}
 
@@ -151,7 +158,7 @@ class PromptObjective(Objective):
         return state["loss"]
 
     def index(self, rows: Tensor) -> PromptObjective:
-        parts = self.painter, self.prompt, self.aims.index(rows)
+        parts = self.painter, self.prompt, self.way, self.aims.index(rows), self.starts[rows]
         return PromptObjective(*parts, self.settings, self.seed, self.step)
 
 
@@ -174,6 +181,7 @@ def search(
     painter: Painter,
     aims: Objectives,
     settings: Settings | None = None,
+    way: Way | None = None,
     *,
     seed: int = 0,
     kept: str | Path | None = None,
@@ -182,6 +190,7 @@ def search(
 
     Args:
         aims: their target's images are as large as the painter's.
+        way: what is searched; free embeddings without one.
         kept: a file that keeps what is found so far: a killed search goes on to the same result.
 
     Raises:
@@ -191,11 +200,14 @@ def search(
     check_seed(seed)
     settings = settings or Settings()
     prompt = SoftPrompt.parse(painter, settings.template, settings.tokens)
-    starts = settings.starts
-    key = result_key(METHOD, aims.names, asdict(settings), seed)
+    way, starts = way or Free(), settings.starts
+    chosen = getattr(way, "word", None) or (way.words and way.words.texts)
+    key = result_key(METHOD, aims.names, asdict(settings), way.name, chosen, seed)
     rows = len(aims) * starts
     which = torch.arange(len(aims)).repeat_interleave(starts)
-    state = _Kept.start(kept, key, _starts(painter, prompt, rows, settings, seed), settings.descent)
+    number = torch.arange(starts).repeat(len(aims))
+    begin = way.start(painter, prompt, starts, step_seed(seed, START)).cpu()[number]
+    state = _Kept.start(kept, key, begin, settings.descent)
     chunk = max(1, settings.batch // settings.noises)
     total = rows * (settings.descent.steps + 1)
     with frozen(painter, aims.target), tqdm(total=total, desc="prompts", mininterval=1.0) as bar:
@@ -203,12 +215,12 @@ def search(
             first = int(state.step[part[0]])
             bar.update(len(part) * first)
             objective = PromptObjective(
-                painter, prompt, aims.index(which[part]), settings, seed, first
+                painter, prompt, way, aims.index(which[part]), number[part], settings, seed, first
             )
 
             def place(row: int, part: Tensor = part) -> str:
-                number = int(part[row])
-                return f"{aims.names[number // starts]}, start {number % starts}"
+                at = int(part[row])
+                return f"{aims.names[at // starts]}, start {at % starts}"
 
             moments = state.moments[:, part].clone()
             steps = descend(
@@ -224,27 +236,21 @@ def search(
                 state.note(part, at.number, at.variable, moments, at.reading)
                 objective.at(at.number + 1)
             state.save()
-        losses = _held(painter, prompt, state.soft, aims, which, settings, seed)
+        with torch.no_grad():
+            soft = way.final(state.soft.to(painter.device))
+        losses = _held(painter, prompt, soft, aims, which, settings, seed)
+    words = way.read(state.soft.to(painter.device))
     shape = (len(aims), starts)
     return Found(
         aims.names,
         prompt,
-        state.soft.unflatten(0, shape),
+        soft.cpu().unflatten(0, shape),
+        words and [words[row : row + starts] for row in range(0, rows, starts)],
         losses.unflatten(0, shape),
         state.path.unflatten(1, shape),
         settings,
         seed,
     )
-
-
-def _starts(
-    painter: Painter, prompt: SoftPrompt, rows: int, settings: Settings, seed: int
-) -> Tensor:
-    """(R, k, d): the starts of an explanation differ, the k-th of all explanations are equal."""
-    drawn = prompt.start(painter, settings.starts, step_seed(seed, START))
-    if settings.word is not None:
-        drawn[0] = prompt.word(painter, settings.word)
-    return drawn.repeat(rows // settings.starts, 1, 1).cpu()
 
 
 @torch.no_grad()

@@ -154,7 +154,7 @@ def discover(
     found = search(painter, objectives, settings, seed=seed, kept=kept)
     seeds = [step_seed(step_seed(seed, _SHOWN), index) for index in range(pictures)]
     shown = found.images(painter, seeds).unflatten(0, features.shape)
-    known = [word if _known(segmenter, word) else None for word in asked]
+    known = [word if word_known(segmenter, word) else None for word in asked]
     return Features(
         tuple(labels),
         tuple(known),
@@ -186,7 +186,7 @@ def object_shares(segmenter: Segmenter, images: Tensor, words: Sequence[str | No
     return torch.stack(found)
 
 
-def _known(segmenter: Segmenter, word: str) -> bool:
+def word_known(segmenter: Segmenter, word: str) -> bool:
     try:
         segmenter.check_words([word])
     except InputError:

@@ -1,0 +1,226 @@
+"""The main job: what does a class or a neuron want to see, and is the object even there?
+
+result = explain(target, "dog", painter, segmenter)
+result.sentences()                     # the verdict
+result.plot()                          # pictures, a row an aim
+result.to_frame(); result.save("out")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+from torch import Tensor
+
+from visiondx.core.errors import InputError
+from visiondx.core.files import atomic_write
+from visiondx.core.seeds import step_seed
+from visiondx.core.stats import Estimate, bootstrap
+from visiondx.diffexplainer.explain import Found, Settings, search
+from visiondx.diffexplainer.hard_prompts import Words
+from visiondx.diffexplainer.objectives import Aim, Objectives, aim, class_number
+from visiondx.diffexplainer.spurious import DELTA, object_shares, word_known
+from visiondx.diffexplainer.ways import Way
+from visiondx.models.painter import Painter
+from visiondx.models.segmenter import Segmenter
+from visiondx.models.target import Target
+from visiondx.show import plots
+
+_SHOWN = 6  # kind of draw out of one seed
+NEAREST = 5  # words that are told of a searched token
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """E aims as pictures of noise that no search saw, and what target and segmenter say of them.
+
+    names: the aims as text. classes: the one class that an aim asks for, or None. images: (E, P, 3,
+    H, W). p: (E, P), the target's probability of the class; NaN without one. words: what the
+    segmenter was asked for, or None. r: (E, P), fraction of the picture that it covers; NaN without
+    a word. near: of each aim, for each token, the nearest words of the vocabulary.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str | None, ...]
+    found: Found
+    images: Tensor
+    p: Tensor
+    words: tuple[str | None, ...]
+    r: Tensor
+    near: list[list[list[str]]]
+    delta: float
+
+    @property
+    def reached(self) -> Tensor:
+        """(E,): share of the pictures that the target takes for the class; NaN without one."""
+        return torch.where(self.p.isnan().any(1), torch.nan, (self.p > 0.5).float().mean(1))
+
+    def sentences(self) -> list[str]:
+        """The verdict, one sentence an aim."""
+        return [self._sentence(row) for row in range(len(self.names))]
+
+    def _sentence(self, row: int) -> str:
+        name, kind, word = self.names[row], self.classes[row], self.words[row]
+        near = ", ".join(words[0] for words in self.near[row])
+        told = f"{name} (nearest words: {near}): "
+        if kind is None:
+            return told + "its pictures are what it responds to most."
+        reached = self.reached[row].item()
+        told += f"the target takes {reached:.0%} of the pictures for {kind}"
+        if reached < 0.5:
+            return told + ", so they do not show what it wants: search longer, or from more starts."
+        if word is None:
+            return told + "; whether the object is there was not looked at."
+        r = self._r(row)
+        there = f"covers {r.value:.0%} [{r.low:.0%}, {r.high:.0%}] of them"
+        if r.value >= self.delta:
+            return f"{told}, and the object is there: {word} {there}."
+        return f"{told}, but the object is not: {word} {there}. It goes by something else."
+
+    def _r(self, row: int) -> Estimate:
+        return bootstrap(self.r[row].double().numpy())
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row an aim: reached, mean p, r with its interval, held loss, spread, nearest words."""
+        rows = []
+        for row, name in enumerate(self.names):
+            r = self._r(row) if self.words[row] is not None else None
+            rows.append(
+                {
+                    "aim": name,
+                    "class": self.classes[row],
+                    "reached": float(self.reached[row]),
+                    "p": float(self.p[row].mean()),
+                    "r": r.value if r else np.nan,
+                    "low": r.low if r else np.nan,
+                    "high": r.high if r else np.nan,
+                    "loss": float(self.found.losses[row].min()),
+                    "spread": float(self.found.spread[row]),
+                    "near": " ".join("/".join(words[:2]) for words in self.near[row]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def plot(self, columns: int = 8) -> Figure:
+        """The first pictures of each aim, with the target's probability where there is a class."""
+        shown = self.images[:, :columns]
+        titles = [
+            "" if np.isnan(value) else f"{value:.2f}"
+            for value in self.p[:, :columns].flatten().tolist()
+        ]
+        return plots.image_grid(
+            shown.flatten(0, 1), titles, columns=shown.shape[1], rows=list(self.names)
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """explanation.csv, pictures.png, tokens.safetensors and settings.json."""
+        folder = Path(folder)
+        with atomic_write(folder / "explanation.csv") as path:
+            self.to_frame().to_csv(path, index=False)
+        with atomic_write(folder / "pictures.png") as path:
+            self.plot().savefig(path, dpi=150)
+        with atomic_write(folder / "tokens.safetensors") as path:
+            save_file({"soft": self.found.soft, "losses": self.found.losses}, path)
+        about = {
+            "aims": self.names,
+            "template": self.found.prompt.template,
+            "settings": asdict(self.found.settings),
+            "seed": self.found.seed,
+            "delta": self.delta,
+            "sentences": self.sentences(),
+        }
+        with atomic_write(folder / "settings.json") as path:
+            path.write_text(json.dumps(about, indent=1))
+
+
+def explain(
+    target: Target,
+    what: Aim | str | int | Sequence[Aim | str | int],
+    painter: Painter,
+    segmenter: Segmenter | None = None,
+    *,
+    words: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+    way: Way | None = None,
+    pictures: int = 32,
+    delta: float = DELTA,
+    seed: int = 0,
+    kept: str | Path | None = None,
+) -> Explanation:
+    """What classes, channels or neurons want to see (DiffExplainer, Eqs. 3-5).
+
+    Args:
+        what: an aim or a list of them, see ``diffexplainer.objectives``: "dog", 3, "layer4:17",
+            "dog + fc.input:8".
+        segmenter: looks for the object of each aim that asks for one class.
+        words: {class: what to look for}, where it is not the label.
+        settings, way: of the searches. pictures: that the verdict stands on.
+        delta: of Eq. 6, what the object must cover. kept: a file that keeps the searches.
+
+    Raises:
+        InputError: see ``Objectives``, ``SoftPrompt.parse``, ``search``.
+    """
+    asked = [what] if isinstance(what, Aim | str | int) else list(what)
+    if pictures < 2:
+        raise InputError(f"pictures is {pictures}: a verdict needs two at least.")
+    aims = [aim(each, target.labels) for each in asked]
+    objectives = Objectives(target, aims, painter.size)
+    numbers = [_one_class(target, each) for each in aims]
+    found = search(painter, objectives, settings, way, seed=seed, kept=kept)
+    seeds = [step_seed(step_seed(seed, _SHOWN), index) for index in range(pictures)]
+    images = found.images(painter, seeds)
+    classes = [None if number is None else target.labels[number] for number in numbers]
+    look = [
+        None if segmenter is None or kind is None else (words or {}).get(kind, kind)
+        for kind in classes
+    ]
+    look = [word if word and word_known(segmenter, word) else None for word in look]
+    shares = torch.full(images.shape[:2], torch.nan)
+    if segmenter is not None:
+        shares = object_shares(segmenter, images[:, None], look)[:, 0]
+    vocabulary = Words.of(painter)
+    count = min(NEAREST, len(vocabulary))
+    near = vocabulary.likeliest(vocabulary.similarity(found.tokens.to(painter.device)), count)
+    return Explanation(
+        objectives.names,
+        tuple(classes),
+        found,
+        images,
+        _probabilities(target, images, numbers),
+        tuple(look),
+        shares,
+        near,
+        delta,
+    )
+
+
+def _one_class(target: Target, wanted: Aim) -> int | None:
+    """The class that an aim asks for, if it is one."""
+    kinds = {
+        class_number(target, part.name)
+        for part in wanted.parts
+        if part.channel is None and part.weight > 0
+    }
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+@torch.no_grad()
+def _probabilities(target: Target, images: Tensor, numbers: Sequence[int | None]) -> Tensor:
+    """(E, P): the probability of each row's class; NaN without one."""
+    found = torch.full(images.shape[:2], torch.nan)
+    for row, number in enumerate(numbers):
+        if number is None:
+            continue
+        p = target(images[row].to(target.mean.device)).float().cpu()
+        if target.task == "binary":
+            p = torch.stack([1 - p, p], 1)
+        found[row] = p[:, number]
+    return found

@@ -1,0 +1,116 @@
+"""What is searched in a prompt's places: free embeddings, or words of the vocabulary.
+
+A way turns a variable of R rows, one a search, into the tokens that the painter is given:
+
+    Free                  any embedding (Eqs. 2-5)
+    Drawn(words)          logits over words, straight-through Gumbel-softmax (section 4.4)
+    Nearest(words)        a free embedding, read as the nearest word's (PEZ, Wen et al. 2023)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visiondx.core.seeds import step_seed
+from visiondx.diffexplainer.hard_prompts import Words, annealed, gumbel
+from visiondx.diffexplainer.prompts import SoftPrompt
+from visiondx.models.painter import Painter
+
+
+class Way(ABC):
+    """How a variable (R, k, ...) is read as tokens (R, k, d)."""
+
+    name: str
+    words: Words | None = None
+
+    @abstractmethod
+    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
+        """(S, k, ...) where S searches begin; all explanations begin alike."""
+
+    @abstractmethod
+    def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
+        """(R, k, d) at a step of the search, differentiable.
+
+        Args:
+            steps: in all. seeds: of each row's own draw at this step.
+        """
+
+    @abstractmethod
+    def final(self, variable: Tensor) -> Tensor:
+        """(R, k, d) that the search has come to."""
+
+    @abstractmethod
+    def read(self, variable: Tensor) -> list[list[str]] | None:
+        """The words that were chosen, k a row; None of free embeddings."""
+
+
+class Free(Way):
+    """Any embedding; begins as the vocabulary's are spread, the first at a word if one is given."""
+
+    name = "free"
+
+    def __init__(self, word: str | None = None) -> None:
+        self.word = word
+
+    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
+        drawn = prompt.start(painter, starts, seed)
+        if self.word is not None:
+            drawn[0] = prompt.word(painter, self.word)
+        return drawn
+
+    def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
+        return variable
+
+    def final(self, variable: Tensor) -> Tensor:
+        return variable
+
+    def read(self, variable: Tensor) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Drawn(Way):
+    """Words drawn from logits, ever more surely: the temperature falls from first to last."""
+
+    words: Words
+    first: float = 1.0
+    last: float = 0.1
+    name = "drawn"
+
+    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
+        shape = starts, len(prompt.places), len(self.words)
+        return torch.zeros(shape, device=painter.device)
+
+    def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
+        temperature = annealed(min(step, steps - 1), steps, self.first, self.last)
+        return self.words.draw(variable, gumbel(seeds, variable.shape[1:]), temperature)
+
+    def final(self, variable: Tensor) -> Tensor:
+        return self.words.chosen(variable)
+
+    def read(self, variable: Tensor) -> list[list[str]]:
+        return self.words.read(variable)
+
+
+@dataclass(frozen=True)
+class Nearest(Way):
+    """A free embedding whose place the nearest word takes."""
+
+    words: Words
+    name = "nearest"
+
+    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
+        return self.words.start(starts, len(prompt.places), step_seed(seed, 0))
+
+    def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
+        return self.words.project(variable)
+
+    def final(self, variable: Tensor) -> Tensor:
+        return self.words.chosen(self.words.similarity(variable))
+
+    def read(self, variable: Tensor) -> list[list[str]]:
+        return self.words.read(self.words.similarity(variable))

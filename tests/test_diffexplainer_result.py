@@ -1,0 +1,103 @@
+"""The main job in one call: pictures, what the target and a segmenter say of them, a verdict."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import LCMScheduler
+from safetensors.torch import load_file
+from torch import nn
+
+from painter_standins import pipeline, scheduler
+from visiondx.core.errors import InputError
+from visiondx.diffexplainer.explain import Settings
+from visiondx.diffexplainer.objectives import activation, toward
+from visiondx.diffexplainer.result import explain
+from visiondx.models.painter import Painter
+from visiondx.models.segmenter import Segmenter
+from visiondx.models.target import Target
+from visiondx.search.descent import Descent
+
+SETTINGS = Settings(starts=2, noises=2, held=3, descent=Descent(10, 0.3, "adam"))
+
+
+class Light(nn.Module):
+    """Two classes, dark and bright, by a layer of two channels: darkness and brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(1, 2)
+        with torch.no_grad():
+            self.read.weight.copy_(torch.tensor([[-20.0], [20.0]]))
+            self.read.bias.copy_(torch.tensor([10.0, -10.0]))
+
+    def forward(self, images):
+        return self.read(images.mean((1, 2, 3))[:, None])
+
+
+class Half(nn.Module):
+    """Covers the left half of every picture."""
+
+    def forward(self, images, words):
+        found = torch.zeros(len(images), len(words), *images.shape[-2:])
+        found[..., : images.shape[-1] // 2] = 1
+        return found, torch.ones(len(images), len(words))
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory) -> Painter:
+    pipe = pipeline(tmp_path_factory.mktemp("painter"))
+    parts = pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer
+    return Painter(*parts, scheduler(LCMScheduler))
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return Target(Light().eval(), "multiclass", ["dark", "bright"])
+
+
+def test_one_call(painter, target, tmp_path) -> None:
+    segmenter = Segmenter(Half(), ["bright"])
+    aims = ["bright", toward("dark") + 0.1 * activation("read", 0), "read:1"]
+    found = explain(target, aims, painter, segmenter, settings=SETTINGS, pictures=4)
+    assert found.classes == ("bright", "dark", None)
+    assert found.images.shape == (3, 4, 3, 16, 16)
+    p = target(found.images[0])[:, 1]
+    torch.testing.assert_close(found.p[0], p)
+    assert found.p[2].isnan().all()
+    assert found.reached[0] == (p > 0.5).float().mean()
+    assert found.words == ("bright", None, None)  # "dark" was never seen
+    assert found.r[0].tolist() == [0.5] * 4
+    assert found.r[1:].isnan().all()
+    table = found.to_frame()
+    assert table["aim"].tolist() == ["bright", "dark + 0.1*read:0", "read:1"]
+    assert table["r"][0] == 0.5
+    assert np.isnan(table["r"][1])
+    assert [len(words) for words in found.near] == [1, 1, 1]
+    assert len(found.near[0][0]) == 5
+    found.save(tmp_path)
+    assert pd.read_csv(tmp_path / "explanation.csv")["aim"].tolist() == list(found.names)
+    assert torch.equal(load_file(tmp_path / "tokens.safetensors")["soft"], found.found.soft)
+    assert (tmp_path / "pictures.png").stat().st_size > 1000
+
+
+def test_what_the_verdict_says(painter, target) -> None:
+    quick = Settings(starts=1, noises=1, held=1, descent=Descent(1, 0.01, "adam"))
+    found = explain(target, "bright", painter, settings=quick, pictures=2)
+    sure = replace(found, p=torch.ones(1, 2))
+    assert "takes 100% of the pictures for bright" in sure.sentences()[0]
+    assert "was not looked at" in sure.sentences()[0]
+    assert "search longer" in replace(found, p=torch.zeros(1, 2)).sentences()[0]
+    seen = replace(sure, words=("lamp",), r=torch.tensor([[0.2, 0.4]]))
+    assert "the object is there: lamp covers 30%" in seen.sentences()[0]
+    gone = replace(seen, r=torch.tensor([[0.0, 0.02]]))
+    assert "but the object is not" in gone.sentences()[0]
+
+
+def test_what_cannot_be_asked(painter, target) -> None:
+    with pytest.raises(InputError, match=r"no class 'brigt'.*'bright'"):
+        explain(target, "brigt", painter)
+    with pytest.raises(InputError, match="pictures is 1"):
+        explain(target, "bright", painter, pictures=1)
