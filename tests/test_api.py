@@ -18,8 +18,8 @@ FAST = {"images": 4, "threshold": 0.7}
 WORDS = [prompt(0), prompt(3)]
 NAMES = {
     "Diagnosis", "Encoder", "InputError", "LossData", "LossModel", "SearchSettings", "Sensitivity",
-    "Photographs", "StyleGenerator", "Target", "diagnose", "embed", "project", "write_diagnosis",
-    "write_page", "write_report",
+    "Explanation", "Painter", "Photographs", "Segmenter", "StyleGenerator", "Target", "diagnose",
+    "embed", "explain", "project", "write_diagnosis", "write_page", "write_report",
 }  # fmt: skip
 
 
