@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import LCMScheduler
+from safetensors.torch import save_file
 from torch import nn
 
 from painter_standins import CONTEXT, pipeline, scheduler
 from visiondx.core.errors import InputError
-from visiondx.diffexplainer import explain
-from visiondx.diffexplainer.explain import PromptObjective, Settings, noise_of, paint, search
+from visiondx.core.seeds import step_seed
+from visiondx.diffexplainer import kept as keeping
+from visiondx.diffexplainer.explain import HELD, PromptObjective, Settings, search
 from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Objectives
+from visiondx.diffexplainer.painting import noise_of, paint, painted
 from visiondx.diffexplainer.prompts import SoftPrompt
 from visiondx.diffexplainer.ways import Drawn, Free, Nearest
 from visiondx.models.painter import Painter
@@ -25,8 +28,12 @@ QUICK = Settings(starts=2, noises=2, held=3, batch=4, descent=Descent(3, 0.3, "a
 class Brightness(nn.Module):
     """Two classes: dark and bright."""
 
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(offset))
+
     def forward(self, images):
-        light = 20 * (images.mean((1, 2, 3)) - 0.5)
+        light = 20 * (images.mean((1, 2, 3)) - 0.5 + self.offset)
         return torch.stack([-light, light], 1)
 
 
@@ -98,7 +105,7 @@ def test_a_search_makes_pictures_that_the_target_wants(painter, target) -> None:
     best = found.losses.min(1).values
     assert torch.equal(found.losses.gather(1, found.best[:, None])[:, 0], best)
     again = Objectives(target, ["bright", "dark"], 16)(
-        paint(painter, found.prompt, found.tokens, noise_of(painter, 3, explain.step_seed(1, 2)))
+        paint(painter, found.prompt, found.tokens, noise_of(painter, 3, step_seed(1, HELD)))
     )[0].mean(1)
     torch.testing.assert_close(again, best, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.spread, found.losses.std(1))
@@ -141,8 +148,8 @@ def test_a_first_start_may_be_a_word(painter, target) -> None:
 def test_a_killed_search_goes_on_to_the_same_result(painter, target, tmp_path, monkeypatch) -> None:
     aims = Objectives(target, ["bright", "dark"], 16)
     whole = search(painter, aims, QUICK, seed=1)
-    monkeypatch.setattr(explain, "SAVE_SECONDS", 0.0)
-    note, seen = explain._Kept.note, []
+    monkeypatch.setattr(keeping, "SAVE_SECONDS", 0.0)
+    note, seen = keeping.Kept.note, []
 
     def dies(self, *at):
         note(self, *at)
@@ -152,17 +159,57 @@ def test_a_killed_search_goes_on_to_the_same_result(painter, target, tmp_path, m
 
     kept = tmp_path / "kept.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(explain._Kept, "note", dies)
+        patch.setattr(keeping.Kept, "note", dies)
         with pytest.raises(KeyboardInterrupt):
             search(painter, aims, QUICK, seed=1, kept=kept)
     resumed = search(painter, aims, QUICK, seed=1, kept=kept)
     assert torch.equal(resumed.soft, whole.soft)
     assert torch.equal(resumed.path, whole.path)
     assert torch.equal(resumed.losses, whole.losses)
+    brighter = Target(Brightness(offset=0.1).eval(), "multiclass", ["dark", "bright"])
+    others = [
+        (aims, QUICK, 2),
+        (aims, replace(QUICK, held=5), 1),
+        (Objectives(brighter, ["bright", "dark"], 16), QUICK, 1),
+    ]
+    for other, settings, seed in others:
+        with pytest.raises(InputError, match="keeps another search"):
+            search(painter, other, settings, seed=seed, kept=kept)
+    save_file({"soft": whole.soft}, kept)
     with pytest.raises(InputError, match="keeps another search"):
-        search(painter, aims, QUICK, seed=2, kept=kept)
+        search(painter, aims, QUICK, seed=1, kept=kept)
+    with pytest.raises(InputError, match="is a folder"):
+        search(painter, aims, QUICK, seed=1, kept=tmp_path)
+
+
+def test_impossible_settings(painter) -> None:
     with pytest.raises(InputError, match="held is 0"):
         replace(QUICK, held=0)
+    with pytest.raises(InputError, match="noises is 9 and batch 4"):
+        replace(QUICK, noises=9)
+    with pytest.raises(InputError, match="train mode"):
+        Objectives(Target(Brightness(), "multiclass", ["dark", "bright"]), ["dark"], 16)
+
+
+def test_pictures_do_not_depend_on_the_batch_that_they_are_painted_in(painter) -> None:
+    prompt = SoftPrompt.parse(painter, "{t}")
+    soft, noise = prompt.start(painter, 3, 0), painter.noise([1, 2])
+    whole = paint(painter, prompt, soft, noise)
+    for batch in (1, 4, 64):
+        made = painted(painter, prompt, soft, noise, batch)
+        torch.testing.assert_close(made, whole, atol=1e-5, rtol=0)
+
+
+def test_nan_on_held_noise_is_no_best_start(painter) -> None:
+    class Fails(Brightness):
+        def forward(self, images):
+            made = super().forward(images)
+            return made * torch.nan if len(images) == 6 else made  # as many as are held
+
+    target = Target(Fails().eval(), "multiclass", ["dark", "bright"])
+    settings = replace(QUICK, held=3, batch=6, noises=1, descent=Descent(1, 0.1, "adam"))
+    with pytest.raises(FloatingPointError, match=r"held noise is NaN.*bright"):
+        search(painter, Objectives(target, ["bright"], 16), settings, seed=1)
 
 
 @pytest.mark.parametrize("kind", [Drawn, Nearest])

@@ -138,7 +138,7 @@ def test_one_pass_for_all_equals_one_by_one_and_indexing():
 
 def test_gradients_by_finite_differences():
     module = Tiny().double().eval()
-    module.relu = nn.Softplus()  # without a kink
+    module.relu = nn.Softplus().eval()  # without a kink
     target = Target(module, "multiclass", LABELS, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
     target = target.double()
     objectives = Objectives(target, ["dog + fc.input:1", "conv:2:0:1", "2*fox - relu:0"], 2)

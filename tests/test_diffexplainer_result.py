@@ -68,7 +68,9 @@ def test_one_call(painter, target, tmp_path) -> None:
     torch.testing.assert_close(found.p[0], p)
     assert found.p[2].isnan().all()
     assert found.reached[0] == (p > 0.5).float().mean()
-    assert found.words == ("bright", None, None)  # "dark" was never seen
+    assert found.words == ("bright", "dark", None)
+    assert found.known == (True, False, False)
+    assert "never seen the word 'dark'" in found.sentences()[1] or found.reached[1] < 0.5
     assert found.r[0].tolist() == [0.5] * 4
     assert found.r[1:].isnan().all()
     table = found.to_frame()
@@ -86,11 +88,14 @@ def test_one_call(painter, target, tmp_path) -> None:
 def test_what_the_verdict_says(painter, target) -> None:
     quick = Settings(starts=1, noises=1, held=1, descent=Descent(1, 0.01, "adam"))
     found = explain(target, "bright", painter, settings=quick, pictures=2)
-    sure = replace(found, p=torch.ones(1, 2))
+    taken = torch.ones(1, 2, dtype=torch.bool)
+    sure = replace(found, p=torch.ones(1, 2), taken=taken)
     assert "takes 100% of the pictures for bright" in sure.sentences()[0]
     assert "was not looked at" in sure.sentences()[0]
-    assert "search longer" in replace(found, p=torch.zeros(1, 2)).sentences()[0]
-    seen = replace(sure, words=("lamp",), r=torch.tensor([[0.2, 0.4]]))
+    assert "search longer" in replace(sure, taken=~taken).sentences()[0]
+    unseen = replace(sure, words=("lamp",))
+    assert "never seen the word 'lamp'" in unseen.sentences()[0]
+    seen = replace(unseen, known=(True,), r=torch.tensor([[0.2, 0.4]]))
     assert "the object is there: lamp covers 30%" in seen.sentences()[0]
     gone = replace(seen, r=torch.tensor([[0.0, 0.02]]))
     assert "but the object is not" in gone.sentences()[0]

@@ -1,13 +1,15 @@
 """Core and spurious features: a planted one of each is told, and an unknown word is said so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from diffexplainer_standins import SIZE, Colours, RedPixels, ToyPainter
+from toy_painter import SIZE, Colours, RedPixels, ToyPainter
 from visiondx.core.errors import InputError
 from visiondx.diffexplainer.explain import Settings
-from visiondx.diffexplainer.spurious import discover, object_shares
+from visiondx.diffexplainer.spurious import discover, object_shares, probabilities, takes
 from visiondx.models.segmenter import Segmenter
 from visiondx.models.target import Target
 from visiondx.search.descent import Descent
@@ -59,7 +61,7 @@ def test_a_word_that_the_segmenter_has_never_seen_is_no_verdict(target, images) 
     found = discover(ToyPainter(), target, segmenter, {"thing": images}, **settings)
     assert found.verdicts == [["unknown"]]
     assert np.isnan(found.to_frame()["r"]).all()
-    assert "never seen this word" in found.sentences()[0]
+    assert "never seen the word 'thing'" in found.sentences()[0]
     told = discover(ToyPainter(), target, segmenter, {1: images}, words={1: "other"}, **settings)
     assert told.words == ("other",)
     assert told.classes == ("thing",)
@@ -82,3 +84,41 @@ def test_what_cannot_be_asked(target, images) -> None:
         discover(ToyPainter(), target, segmenter, {"thin": images})
     with pytest.raises(InputError, match="k must be from 1 to 3"):
         discover(ToyPainter(), target, segmenter, {"thing": images}, k=4)
+    for settings, message in (
+        ({"pictures": 0}, "pictures is 0"),
+        ({"delta": float("nan")}, "delta is nan"),
+        ({"words": {"Thing": "red"}}, "no class 'Thing'"),
+        ({"words": {"thing": " "}}, "needs words"),
+    ):
+        with pytest.raises(InputError, match=message):
+            discover(ToyPainter(), target, segmenter, {"thing": images}, **settings)
+
+
+def test_what_the_target_does_not_take_for_the_class_is_no_verdict(
+    target, images, tmp_path
+) -> None:
+    segmenter = Segmenter(RedPixels(), ["thing"])
+    quick = Settings(starts=1, noises=1, held=1, descent=Descent(1, 0.1, "adam"))
+    found = discover(
+        ToyPainter(), target, segmenter, {"thing": images}, k=1, settings=quick, pictures=2
+    )
+    missed = replace(found, taken=torch.zeros(1, 1, 2, dtype=torch.bool))
+    assert missed.verdicts == [["unknown"]]
+    assert "of 1 the target does not take" in missed.sentences()[0]
+    reached = replace(found, taken=~missed.taken, r=torch.ones(1, 1, 2))
+    assert reached.verdicts == [["core"]]
+    reached.save(tmp_path)
+    assert "core" in (tmp_path / "features.csv").read_text()
+    assert (tmp_path / "features.png").stat().st_size > 1000
+
+
+def test_taken_is_the_likeliest_class() -> None:
+    class Thirds(torch.nn.Module):
+        def forward(self, images):
+            return torch.tensor([0.4, 0.3, 0.3]).log().expand(len(images), 3)
+
+    three = Target(Thirds().eval(), "multiclass", ["a", "b", "c"])
+    images = torch.rand(2, 2, 3, 8, 8)
+    assert takes(three, images, 0).all()
+    assert not takes(three, images, 1).any()
+    assert probabilities(three, images).shape == (2, 2, 3)

@@ -8,11 +8,13 @@ settings' numbers are choices.
 """
 
 import copy
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -26,6 +28,7 @@ from visiondx.models.trial import check_images
 from visiondx.search.batching import Batch
 from visiondx.search.descent import Descent, descend
 from visiondx.search.objective import Objective, State, Term, frozen
+from visiondx.show import plots
 
 GREY = 0.5
 NOISE = 0.1  # standard deviation of the pixels of a start
@@ -140,6 +143,11 @@ class Maximised:
     loss: Tensor  # (E, S) of the images as they are, without the regularisers
     settings: dict[str, float | int]
     seed: int | None
+
+    def plot(self) -> Figure:
+        """A row an aim, a column a start."""
+        starts = self.images.shape[1]
+        return plots.image_grid(self.images.flatten(0, 1), columns=starts, rows=list(self.names))
 
 
 def decay_and_blur(
@@ -342,7 +350,7 @@ def _run(
                 bar,
                 project=project and (lambda v, rows, step: project(v, first + rows, step)),
             )
-            *_, last_step = steps
+            last_step = deque(steps, maxlen=1).pop()  # the others are let go of
             with torch.no_grad():
                 images = draw(last_step.variable)  # no row leaves before
                 loss, _ = own(images[:, None])

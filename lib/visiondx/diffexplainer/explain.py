@@ -9,30 +9,27 @@ is kept that does best on noise that no step saw, and how far the starts lie apa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, read_kept, result_key
 from visiondx.core.seeds import check_seed, step_seed
+from visiondx.diffexplainer.kept import Kept, search_key
 from visiondx.diffexplainer.objectives import Objectives
+from visiondx.diffexplainer.painting import noise_of, paint, painted
 from visiondx.diffexplainer.prompts import SoftPrompt
 from visiondx.diffexplainer.ways import Free, Way
-from visiondx.models.denoising import Noise
 from visiondx.models.painter import Painter
 from visiondx.search.descent import Descent, descend
-from visiondx.search.objective import Objective, State, Term, frozen
+from visiondx.search.objective import Objective, State, Term, check_finite, frozen
 
 FRESH, HELD, START, CHOICE = 1, 2, 3, 5  # kinds of draws out of one seed
 METHOD = 1  # raised with every change that gives another result
-SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Settings:
         batch: pictures that are painted at once.
 
     Raises:
-        InputError: a count below 1.
+        InputError: a count below 1, or more noises than the batch holds.
     """
 
     template: str = "{t}"
@@ -63,6 +60,11 @@ class Settings:
         for name in ("tokens", "starts", "noises", "held", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give 1 or more.")
+        if self.noises > self.batch:
+            raise InputError(
+                f"noises is {self.noises} and batch {self.batch}: a row's pictures are painted at "
+                "once, so give a batch as large."
+            )
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,14 @@ class Found:
     @property
     def spread(self) -> Tensor:
         """(E,) the deviation of the starts' losses; NaN of a single start."""
+        if self.losses.shape[1] == 1:
+            return torch.full((len(self.losses),), torch.nan)
         return self.losses.std(1)
 
-    @torch.no_grad()
     def images(self, painter: Painter, seeds: Sequence[int]) -> Tensor:
         """(E, len(seeds), 3, H, W) of the best starts, on the CPU: samples of x_t*(z)."""
-        noise, shown = painter.noise(seeds), []
-        rows = torch.arange(len(self.tokens)).split(max(1, self.settings.batch // len(noise)))
-        for part in tqdm(rows, desc="explanations painted", leave=False):
-            shown.append(paint(painter, self.prompt, self.tokens[part], noise).cpu())
-        return torch.cat(shown)
+        noise = painter.noise(seeds)
+        return painted(painter, self.prompt, self.tokens, noise, self.settings.batch)
 
 
 class PromptObjective(Objective):
@@ -135,12 +135,8 @@ class PromptObjective(Objective):
 
     def at(self, step: int) -> None:
         """Draw the noise of a step; the same for all rows, so that they can be compared."""
-        self.step, self.noise = (
-            step,
-            noise_of(
-                self.painter, self.settings.noises, step_seed(step_seed(self.seed, FRESH), step)
-            ),
-        )
+        now = step_seed(step_seed(self.seed, FRESH), step)
+        self.step, self.noise = step, noise_of(self.painter, self.settings.noises, now)
 
     @property
     def terms(self) -> Sequence[Term]:
@@ -162,21 +158,6 @@ class PromptObjective(Objective):
         return PromptObjective(*parts, self.settings, self.seed, self.step)
 
 
-def noise_of(painter: Painter, count: int, seed: int) -> Noise:
-    """`count` noises, each with a seed that follows from `seed`."""
-    return painter.noise([step_seed(seed, k) for k in range(count)])
-
-
-def paint(
-    painter: Painter, prompt: SoftPrompt, soft: Tensor, noise: Noise, through: int | None = None
-) -> Tensor:
-    """Searched tokens (R, k, d) and B noises -> images (R, B, 3, H, W), differentiable."""
-    count = len(noise)
-    condition = prompt.encode(painter, soft).repeat_interleave(count, 0)
-    each = noise[torch.arange(count).repeat(len(soft)).to(noise.start.device)]
-    return painter(condition, each, through=through).unflatten(0, (-1, count))
-
-
 def search(
     painter: Painter,
     aims: Objectives,
@@ -194,20 +175,28 @@ def search(
         kept: a file that keeps what is found so far: a killed search goes on to the same result.
 
     Raises:
-        InputError: see ``SoftPrompt.parse``; a kept file of another search.
-        FloatingPointError: the painter or the target answers NaN; names step and explanation.
+        InputError: see ``SoftPrompt.parse``; models on two devices; a kept file of another search.
+        FloatingPointError: NaN in the painter (names its step of denoising) or in what the target
+            says (names the step of the search and the explanation).
     """
     check_seed(seed)
+    if painter.device != aims.target.mean.device:
+        raise InputError(
+            f"The painter is on {painter.device} and the target on {aims.target.mean.device}: move "
+            "one to where the other is."
+        )
     settings = settings or Settings()
     prompt = SoftPrompt.parse(painter, settings.template, settings.tokens)
     way, starts = way or Free(), settings.starts
-    chosen = getattr(way, "word", None) or (way.words and way.words.texts)
-    key = result_key(METHOD, aims.names, asdict(settings), way.name, chosen, seed)
+    key = ""
+    if kept is not None:
+        made_of = METHOD, aims.names, asdict(settings), way.settings, seed
+        key = search_key(painter, aims.target, *made_of)
     rows = len(aims) * starts
     which = torch.arange(len(aims)).repeat_interleave(starts)
     number = torch.arange(starts).repeat(len(aims))
     begin = way.start(painter, prompt, starts, step_seed(seed, START)).cpu()[number]
-    state = _Kept.start(kept, key, begin, settings.descent)
+    state = Kept.start(kept, key, begin, settings.descent.steps)
     chunk = max(1, settings.batch // settings.noises)
     total = rows * (settings.descent.steps + 1)
     with frozen(painter, aims.target), tqdm(total=total, desc="prompts", mininterval=1.0) as bar:
@@ -222,7 +211,7 @@ def search(
                 at = int(part[row])
                 return f"{aims.names[at // starts]}, start {at % starts}"
 
-            moments = state.moments[:, part].clone()
+            moments = state.moments[:, part].to(painter.device, copy=True)  # moved as it goes
             steps = descend(
                 objective,
                 state.soft[part].to(painter.device),
@@ -230,7 +219,7 @@ def search(
                 place,
                 bar,
                 first,
-                moments.to(painter.device),
+                moments,
             )
             for at in steps:
                 state.note(part, at.number, at.variable, moments, at.reading)
@@ -263,51 +252,18 @@ def _held(
     settings: Settings,
     seed: int,
 ) -> Tensor:
-    """(R,) mean losses on noise that no step saw."""
+    """(R,) mean losses on noise that no step saw.
+
+    Raises:
+        FloatingPointError: a loss that is NaN or infinite; names the explanation.
+    """
     noise = noise_of(painter, settings.held, step_seed(seed, HELD))
     losses = []
     for part in torch.arange(len(soft)).split(max(1, settings.batch // len(noise))):
-        images = paint(painter, prompt, soft[part].to(painter.device), noise)
-        losses.append(aims.index(which[part])(images)[0].mean(1).cpu())
-    return torch.cat(losses)
-
-
-@dataclass
-class _Kept:
-    """Where R searches are, in a file or in memory alone."""
-
-    path_: Path | None
-    key: str
-    soft: Tensor  # (R, k, d)
-    moments: Tensor  # (2, R, k, d) when the step of each row was looked at
-    step: Tensor  # (R,) long
-    path: Tensor  # (T + 1, R) losses
-    saved: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def start(cls, path: str | Path | None, key: str, soft: Tensor, descent: Descent) -> _Kept:
-        fresh = {
-            "soft": soft,
-            "moments": soft.new_zeros(2, *soft.shape),
-            "step": torch.zeros(len(soft), dtype=torch.long),
-            "path": torch.full((descent.steps + 1, len(soft)), torch.nan),
-        }
-        found = read_kept(path, load_file) or {}
-        if found and bytes(found.pop("key").tolist()).decode() != key:
-            raise InputError(f"{path} keeps another search: give another file, or remove it.")
-        return cls(None if path is None else Path(path), key, **{**fresh, **found})
-
-    def note(self, rows: Tensor, step: int, soft: Tensor, moments: Tensor, loss: Tensor) -> None:
-        self.soft[rows], self.moments[:, rows] = soft.detach().cpu(), moments.cpu()
-        self.step[rows], self.path[step, rows] = step, loss.detach().cpu()
-        if time.monotonic() - self.saved > SAVE_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        if self.path_ is None:
-            return
-        tensors = {name: getattr(self, name) for name in ("soft", "moments", "step", "path")}
-        tensors["key"] = torch.tensor(list(self.key.encode()), dtype=torch.uint8)
-        with atomic_write(self.path_) as path:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-        self.saved = time.monotonic()
+        images = painted(painter, prompt, soft[part], noise, settings.batch)
+        own = aims.index(which[part])
+        parts = [own(some.to(painter.device))[0] for some in images.split(settings.batch, 1)]
+        losses.append(torch.cat(parts, 1).mean(1).cpu())
+    found = torch.cat(losses)
+    check_finite({"loss on held noise": found}, "at the end", lambda r: aims.names[int(which[r])])
+    return found

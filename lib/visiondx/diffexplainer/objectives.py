@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from visiondx.core.errors import InputError, reason
 from visiondx.diffexplainer.layers import check_layer, layers, nearest, try_images, watching
+from visiondx.models.modes import in_train_mode
 from visiondx.models.target import Target
 from visiondx.search.objective import frozen
 
@@ -184,12 +185,18 @@ class Objectives:
 
     Raises:
         InputError: an aim that cannot be read, a class, layer, channel or position that there is
-            not, or a target that fails or has no gradient.
+            not, or a target that fails, is in train mode or has no gradient.
     """
 
     def __init__(self, target: Target, aims: Sequence[Aim | str | int], resolution: int = 64):
         if isinstance(aims, str | int | Aim) or not len(aims):
             raise InputError(f"aims must be a list of one or more, got {aims!r}.")
+        name = in_train_mode(target.module)
+        if name is not None:
+            raise InputError(
+                "The target is in train mode, so dropout and batch norm would change its answers: "
+                "call .eval() on it."
+            )
         self.target = target
         found = [aim(what, target.labels) for what in aims]
         self.names = tuple(map(str, found))

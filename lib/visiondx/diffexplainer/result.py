@@ -20,14 +20,20 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
-from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write
 from visiondx.core.seeds import step_seed
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.diffexplainer.explain import Found, Settings, search
 from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Aim, Objectives, aim, class_number
-from visiondx.diffexplainer.spurious import DELTA, object_shares, word_known
+from visiondx.diffexplainer.spurious import (
+    DELTA,
+    REACHED,
+    check_counts,
+    object_shares,
+    probabilities,
+    words_of,
+)
 from visiondx.diffexplainer.ways import Way
 from visiondx.models.painter import Painter
 from visiondx.models.segmenter import Segmenter
@@ -43,9 +49,10 @@ class Explanation:
     """E aims as pictures of noise that no search saw, and what target and segmenter say of them.
 
     names: the aims as text. classes: the one class that an aim asks for, or None. images: (E, P, 3,
-    H, W). p: (E, P), the target's probability of the class; NaN without one. words: what the
-    segmenter was asked for, or None. r: (E, P), fraction of the picture that it covers; NaN without
-    a word. near: of each aim, for each token, the nearest words of the vocabulary.
+    H, W). p: (E, P), the target's probability of the class; NaN without one. taken: (E, P) bool,
+    whether the class is its likeliest. words: what to look for, or None without class or segmenter;
+    known: whether the segmenter can. r: (E, P), fraction of the picture that it covers; NaN where
+    nothing was looked for. near: of each aim, for each token, the nearest words of the vocabulary.
     """
 
     names: tuple[str, ...]
@@ -53,7 +60,9 @@ class Explanation:
     found: Found
     images: Tensor
     p: Tensor
+    taken: Tensor
     words: tuple[str | None, ...]
+    known: tuple[bool, ...]
     r: Tensor
     near: list[list[list[str]]]
     delta: float
@@ -61,7 +70,7 @@ class Explanation:
     @property
     def reached(self) -> Tensor:
         """(E,): share of the pictures that the target takes for the class; NaN without one."""
-        return torch.where(self.p.isnan().any(1), torch.nan, (self.p > 0.5).float().mean(1))
+        return torch.where(self.p.isnan().any(1), torch.nan, self.taken.float().mean(1))
 
     def sentences(self) -> list[str]:
         """The verdict, one sentence an aim."""
@@ -72,13 +81,15 @@ class Explanation:
         near = ", ".join(words[0] for words in self.near[row])
         told = f"{name} (nearest words: {near}): "
         if kind is None:
-            return told + "its pictures are what it responds to most."
+            return told + "these are the pictures that the search came to."
         reached = self.reached[row].item()
         told += f"the target takes {reached:.0%} of the pictures for {kind}"
-        if reached < 0.5:
+        if reached < REACHED:
             return told + ", so they do not show what it wants: search longer, or from more starts."
         if word is None:
             return told + "; whether the object is there was not looked at."
+        if not self.known[row]:
+            return f"{told}; the segmenter has never seen the word {word!r}, so give another."
         r = self._r(row)
         there = f"covers {r.value:.0%} [{r.low:.0%}, {r.high:.0%}] of them"
         if r.value >= self.delta:
@@ -92,7 +103,7 @@ class Explanation:
         """A row an aim: reached, mean p, r with its interval, held loss, spread, nearest words."""
         rows = []
         for row, name in enumerate(self.names):
-            r = self._r(row) if self.words[row] is not None else None
+            r = self._r(row) if self.known[row] else None
             rows.append(
                 {
                     "aim": name,
@@ -147,7 +158,7 @@ def explain(
     painter: Painter,
     segmenter: Segmenter | None = None,
     *,
-    words: Mapping[str, str] | None = None,
+    words: Mapping[str | int, str] | None = None,
     settings: Settings | None = None,
     way: Way | None = None,
     pictures: int = 32,
@@ -161,7 +172,7 @@ def explain(
         what: an aim or a list of them, see ``diffexplainer.objectives``: "dog", 3, "layer4:17",
             "dog + fc.input:8".
         segmenter: looks for the object of each aim that asks for one class.
-        words: {class: what to look for}, where it is not the label.
+        words: {class, by label or number: what to look for}, where it is not the label.
         settings, way: of the searches. pictures: that the verdict stands on.
         delta: of Eq. 6, what the object must cover. kept: a file that keeps the searches.
 
@@ -169,23 +180,22 @@ def explain(
         InputError: see ``Objectives``, ``SoftPrompt.parse``, ``search``.
     """
     asked = [what] if isinstance(what, Aim | str | int) else list(what)
-    if pictures < 2:
-        raise InputError(f"pictures is {pictures}: a verdict needs two at least.")
+    check_counts(pictures, delta)
     aims = [aim(each, target.labels) for each in asked]
     objectives = Objectives(target, aims, painter.size)
     numbers = [_one_class(target, each) for each in aims]
+    sought = iter(words_of(target, [n for n in numbers if n is not None], words))
+    look = [None if number is None or segmenter is None else next(sought) for number in numbers]
     found = search(painter, objectives, settings, way, seed=seed, kept=kept)
     seeds = [step_seed(step_seed(seed, _SHOWN), index) for index in range(pictures)]
     images = found.images(painter, seeds)
     classes = [None if number is None else target.labels[number] for number in numbers]
-    look = [
-        None if segmenter is None or kind is None else (words or {}).get(kind, kind)
-        for kind in classes
-    ]
-    look = [word if word and word_known(segmenter, word) else None for word in look]
+    known = [word is not None and segmenter.knows(word) for word in look]
     shares = torch.full(images.shape[:2], torch.nan)
     if segmenter is not None:
-        shares = object_shares(segmenter, images[:, None], look)[:, 0]
+        asked = [word if ok else None for word, ok in zip(look, known, strict=True)]
+        shares = object_shares(segmenter, images[:, None], asked)[:, 0]
+    p, taken = _answers(target, images, numbers)
     vocabulary = Words.of(painter)
     count = min(NEAREST, len(vocabulary))
     near = vocabulary.likeliest(vocabulary.similarity(found.tokens.to(painter.device)), count)
@@ -194,8 +204,10 @@ def explain(
         tuple(classes),
         found,
         images,
-        _probabilities(target, images, numbers),
+        p,
+        taken,
         tuple(look),
+        tuple(known),
         shares,
         near,
         delta,
@@ -212,15 +224,14 @@ def _one_class(target: Target, wanted: Aim) -> int | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-@torch.no_grad()
-def _probabilities(target: Target, images: Tensor, numbers: Sequence[int | None]) -> Tensor:
-    """(E, P): the probability of each row's class; NaN without one."""
-    found = torch.full(images.shape[:2], torch.nan)
+def _answers(
+    target: Target, images: Tensor, numbers: Sequence[int | None]
+) -> tuple[Tensor, Tensor]:
+    """(E, P): the probability of each row's class, NaN without one, and whether it is likeliest."""
+    p = torch.full(images.shape[:2], torch.nan)
+    taken = torch.zeros(images.shape[:2], dtype=torch.bool)
     for row, number in enumerate(numbers):
-        if number is None:
-            continue
-        p = target(images[row].to(target.mean.device)).float().cpu()
-        if target.task == "binary":
-            p = torch.stack([1 - p, p], 1)
-        found[row] = p[:, number]
-    return found
+        if number is not None:
+            every = probabilities(target, images[row])
+            p[row], taken[row] = every[:, number], every.argmax(1) == number
+    return p, taken

@@ -24,8 +24,10 @@ from visiondx.models.painter import Painter
 class Way(ABC):
     """How a variable (R, k, ...) is read as tokens (R, k, d)."""
 
-    name: str
-    words: Words | None = None
+    @property
+    @abstractmethod
+    def settings(self) -> tuple:
+        """What tells it from other ways, as JSON values."""
 
     @abstractmethod
     def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
@@ -51,10 +53,12 @@ class Way(ABC):
 class Free(Way):
     """Any embedding; begins as the vocabulary's are spread, the first at a word if one is given."""
 
-    name = "free"
-
     def __init__(self, word: str | None = None) -> None:
         self.word = word
+
+    @property
+    def settings(self) -> tuple:
+        return "free", self.word
 
     def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
         drawn = prompt.start(painter, starts, seed)
@@ -79,7 +83,10 @@ class Drawn(Way):
     words: Words
     first: float = 1.0
     last: float = 0.1
-    name = "drawn"
+
+    @property
+    def settings(self) -> tuple:
+        return "drawn", self.words.texts, self.first, self.last
 
     def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
         shape = starts, len(prompt.places), len(self.words)
@@ -101,7 +108,10 @@ class Nearest(Way):
     """A free embedding whose place the nearest word takes."""
 
     words: Words
-    name = "nearest"
+
+    @property
+    def settings(self) -> tuple:
+        return "nearest", self.words.texts
 
     def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
         return self.words.start(starts, len(prompt.places), step_seed(seed, 0))

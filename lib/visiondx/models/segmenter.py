@@ -126,12 +126,16 @@ class Segmenter(nn.Module):
         if self.known is None:
             return
         for word in words:
-            if _bare(word) not in self.known:
+            if not self.knows(word):
                 near = get_close_matches(_bare(word), self.known, 3, 0.0)
                 raise InputError(
                     f"The segmenter has never seen the word {word!r}: choose one that it has, such "
                     f"as {', '.join(near)}, or load one that reads any word."
                 )
+
+    def knows(self, word: str) -> bool:
+        """Whether it can look for this word: one that reads any word always can."""
+        return self.known is None or _bare(word) in self.known
 
     @torch.no_grad()
     def forward(self, images: Tensor, words: Sequence[str], batch: int | None = None) -> Segments:

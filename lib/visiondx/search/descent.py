@@ -103,6 +103,7 @@ def descend(
         first, moments: to go on with a search of all its rows from the variable of a step: its
             number, and the moments (2, B, …) as they were when it was yielded. They are moved in
             place, so who gives zeros at the start can keep them.
+        project: (rows moved (R, …), which rows they are (R,), step) -> where they may be.
 
     Raises:
         FloatingPointError: a NaN or infinity, with its name, step and row.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from visiondx.models.segmenter import Segmenter
 from visiondx_worlds.models import zoo
 from visiondx_worlds.models.classifier import ResidualBlock
+from visiondx_worlds.models.registry import SEGMENTER
 
-PREFIX = "segmenter-"  # of its name in the zoo
 SIZE = 64
 
 
@@ -167,7 +167,9 @@ def save_segmenter(
         "threshold": segmenter.threshold,
         "least": segmenter.least,
     }
-    zoo.save(PREFIX + name, net.state_dict(), config, notebook=notebook, seed=seed, quality=quality)
+    zoo.save(
+        SEGMENTER + name, net.state_dict(), config, notebook=notebook, seed=seed, quality=quality
+    )
 
 
 def load_segmenter(name: str = "embedded") -> Segmenter:
@@ -176,7 +178,7 @@ def load_segmenter(name: str = "embedded") -> Segmenter:
     Raises:
         InputError: none of that name, or its file is missing or altered.
     """
-    with zoo.opened(PREFIX + name) as (tensors, card):
+    with zoo.opened(SEGMENTER + name) as (tensors, card):
         words = card["words"]
         net = SegmenterNet(len(words), card["width"], card["dim"], card["embedding"])
         net.load_state_dict(tensors)

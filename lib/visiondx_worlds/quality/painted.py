@@ -124,12 +124,14 @@ def spread(values: Callable[[Tensor], np.ndarray], painted: Tensor, true: Tensor
     """How much pictures of one prompt differ, over how much the world's do.
 
     The ratio of standard deviations of each of V measured values, capped at 1 so that disorder in
-    one cannot make up for sameness in another, and the mean over values.
+    one cannot make up for sameness in another, and the mean over values; one that never differs in
+    the world is left out.
 
     Args:
         values: images (N, 3, H, W) -> (N, V). painted, true: (N, 3, H, W), of one prompt.
     """
     one, two = values(painted), values(true)
+    one, two = one[:, two.std(0) > 0], two[:, two.std(0) > 0]
     return bootstrap(
         one, lambda rows: float((rows.std(0) / two.std(0)).clip(max=1).mean()), n=DRAWS
     )

@@ -47,7 +47,7 @@ class MaskMarks:
 
         A pixel is part of a thing in truth if at least half of it is covered.
         """
-        masks, true = found.masks, known.masks >= 0.5
+        masks, true = found.masks.cpu(), known.masks >= 0.5
         present = known.present
         parts = (
             (masks & true).sum((2, 3)) * present,

@@ -25,7 +25,7 @@ from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
 from visiondx.core.seeds import step_seed
 from visiondx.models.denoising import guidance_embedding
-from visiondx_worlds.training.painter_pool import LatentPool
+from visiondx_worlds.training.painter_pool import LatentPool, fingerprints
 from visiondx_worlds.training.painter_unet import TIMES, Reader, new_scheduler
 
 TOLD = 64  # width of the embedding that tells the student its guidance
@@ -161,7 +161,7 @@ def train_lcm(
         the averaged student so far, in eval mode, and whether all steps are done.
 
     Raises:
-        InputError: `directory` holds a distillation with other settings.
+        InputError: `directory` holds a distillation with other settings or parts.
     """
     keep_memory()
     directory = Path(directory)
@@ -173,7 +173,11 @@ def train_lcm(
     average = copy.deepcopy(target)
     adam = adamw(net.parameters(), config.lr, 0.0, (0.9, 0.99))
     modules = {"net": net, "target": target, "average": average}
-    trainer = Trainer("lcm", modules, {"adam": adam}, directory, asdict(config), seed=seed)
+    settings = {
+        **asdict(config),
+        **fingerprints(teacher=teacher, vae=vae, text=text_encoder),
+    }
+    trainer = Trainer("lcm", modules, {"adam": adam}, directory, settings, seed=seed)
     reader = Reader(text_encoder, tokenizer, 0.0)
     rule = Consistency(teacher, config, reader.empty.to(device))
     low, high = config.guidance
@@ -184,7 +188,7 @@ def train_lcm(
         now = step_seed(step_seed(_SEED, seed), i)
         source = torch.Generator().manual_seed(now)
         latents, captions = pool.batch(config.batch, now)
-        condition = reader(captions)
+        condition = reader(captions).to(device)
         size = len(latents)
         # the times of the teacher's DDIM: stride - 1, 2 stride - 1, ..., TIMES - 1
         times = (torch.randint(config.skips, (size,), generator=source) + 1) * rule.stride - 1

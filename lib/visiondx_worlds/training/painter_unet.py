@@ -23,7 +23,7 @@ from visiondx.core.loop import Trainer, adamw, set_learning_rate, settling, upda
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
 from visiondx.core.seeds import step_seed
-from visiondx_worlds.training.painter_pool import LatentPool
+from visiondx_worlds.training.painter_pool import LatentPool, fingerprints
 
 TIMES = 1000
 
@@ -90,7 +90,8 @@ def snr_weights(signal: Tensor, gamma: float) -> Tensor:
 def spread_times(size: int, source: torch.Generator) -> Tensor:
     """(size,) times of 0 to TIMES - 1, one in each of `size` equal stretches, in random order."""
     where = (torch.arange(size) + torch.rand(size, generator=source)) / size
-    return (where * TIMES).long()[torch.randperm(size, generator=source)]
+    times = (where * TIMES).long().clamp(max=TIMES - 1)  # in float32 31 + r may round to 32
+    return times[torch.randperm(size, generator=source)]
 
 
 class Reader:
@@ -142,7 +143,7 @@ def train_unet(
         seconds, may end it early: call again to go on).
 
     Raises:
-        InputError: `directory` holds a training with other settings.
+        InputError: `directory` holds a training with other settings or parts.
     """
     keep_memory()
     directory = Path(directory)
@@ -153,7 +154,8 @@ def train_unet(
     average = copy.deepcopy(net).eval().requires_grad_(False)
     adam = adamw(net.parameters(), config.lr, 0.01, (0.9, 0.99))
     modules = {"net": net, "average": average}
-    trainer = Trainer("unet", modules, {"adam": adam}, directory, asdict(config), seed=seed)
+    settings = {**asdict(config), **fingerprints(vae=vae, text=text_encoder)}
+    trainer = Trainer("unet", modules, {"adam": adam}, directory, settings, seed=seed)
     reader, scheduler = Reader(text_encoder, tokenizer, config.dropout), new_scheduler()
 
     def step(i: int) -> dict[str, float]:
@@ -162,7 +164,7 @@ def train_unet(
         now = step_seed(seed, i)
         source = torch.Generator().manual_seed(now)
         latents, captions = pool.batch(config.batch, now)
-        condition = reader(captions, source)
+        condition = reader(captions, source).to(device)
         times = spread_times(len(latents), source)
         noise = torch.randn(latents.shape, generator=source)
         target = scheduler.get_velocity(latents, noise, times).to(device)

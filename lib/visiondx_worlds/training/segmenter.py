@@ -3,9 +3,9 @@
 Every picture is asked about some things that it shows and some that it does not show (`worlds.
 things`): BCE of every pixel, soft Dice (Milletari et al. 2016) of what is there, so that a nose
 counts as much as a meadow, and BCE of whether a thing is there at all. What cannot be known - where
-the ears of a scene's dog are - is never asked. The pictures are bent, blurred, resampled, tinted
-and made noisy, so that the network reads painted pictures as well, which are a little soft and a
-little off.
+the ears of a scene's dog are - is asked last of all. The pictures are bent, blurred, resampled,
+tinted and made noisy, so that the network reads painted pictures as well, which are a little soft
+and a little off.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SegmenterConfig:
 
 
 def soft_dice(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """1 - 2 Σ p m / (Σ p² + Σ m²) over the last two dimensions (Milletari et al. 2016).
+    """1 - (2 Σ p m + 1) / (Σ p² + Σ m² + 1) over the last two dimensions (Milletari et al. 2016).
 
     Args:
         probabilities, masks: (..., H, W) in [0, 1].
