@@ -190,3 +190,8 @@ def test_a_head_by_hand() -> None:
     # renders: 1 where there, 2/3 where not; reconstructions: 1 and 2/3
     assert fair.lost().value == 0
     assert fair.accuracy()[0].value == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_block_holds_whole_batches() -> None:
+    with pytest.raises(InputError, match="block is 10 and batch 4"):
+        replace(TINY, block=10)

@@ -19,6 +19,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from visiondx.core.errors import InputError
 from visiondx.core.loop import Trainer, set_learning_rate, settling
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
@@ -52,6 +53,12 @@ class AutoencoderConfig:
     squares: float = 1.0  # weights of the loss's terms beside the mean absolute difference
     perceptual: float = 0.1
     kl: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.block % self.batch:
+            raise InputError(
+                f"block is {self.block} and batch {self.batch}: draw whole batches at once."
+            )
 
 
 def new_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visiondx.core.augment import grain, soften, tint
+from visiondx.core.errors import InputError
 from visiondx.core.loop import Trainer, adamw, cosine, set_learning_rate, update_average
 from visiondx.core.memory import keep_memory
 from visiondx.core.precision import fast_autocast
@@ -46,6 +47,12 @@ class SegmenterConfig:
     augmentation: float = 1.0
     average: float = 0.998
     block: int = 256  # images drawn at once: scenes are slow to draw in small numbers
+
+    def __post_init__(self) -> None:
+        if self.block % self.batch:
+            raise InputError(
+                f"block is {self.block} and batch {self.batch}: draw whole batches at once."
+            )
 
 
 def soft_dice(probabilities: Tensor, masks: Tensor) -> Tensor:
