@@ -7,10 +7,13 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    LCMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from visiondx.models.painter import Painter
 
 CONTEXT = 12
 _BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -81,3 +84,10 @@ def pipeline(folder: Path, told: int | None = None, seed: int = 0) -> StableDiff
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def lcm_painter(folder: Path) -> Painter:
+    """The pipeline's parts as a painter of four steps."""
+    pipe = pipeline(folder)
+    parts = pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer
+    return Painter(*parts, scheduler(LCMScheduler))

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import LCMScheduler
 from safetensors.torch import save_file
 from torch import nn
 
-from painter_standins import CONTEXT, pipeline, scheduler
+from painter_standins import CONTEXT, lcm_painter
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import step_seed
 from visiondx.diffexplainer import kept as keeping
@@ -39,9 +38,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture(scope="module")
 def painter(tmp_path_factory) -> Painter:
-    pipe = pipeline(tmp_path_factory.mktemp("painter"))
-    parts = pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer
-    return Painter(*parts, scheduler(LCMScheduler))
+    return lcm_painter(tmp_path_factory.mktemp("painter"))
 
 
 @pytest.fixture(scope="module")

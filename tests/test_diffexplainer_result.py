@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import LCMScheduler
 from safetensors.torch import load_file
 from torch import nn
 
-from painter_standins import pipeline, scheduler
+from painter_standins import lcm_painter
 from visiondx.core.errors import InputError
 from visiondx.diffexplainer.explain import Settings
 from visiondx.diffexplainer.objectives import activation, toward
@@ -48,9 +47,7 @@ class Half(nn.Module):
 
 @pytest.fixture(scope="module")
 def painter(tmp_path_factory) -> Painter:
-    pipe = pipeline(tmp_path_factory.mktemp("painter"))
-    parts = pipe.vae, pipe.unet, pipe.text_encoder, pipe.tokenizer
-    return Painter(*parts, scheduler(LCMScheduler))
+    return lcm_painter(tmp_path_factory.mktemp("painter"))
 
 
 @pytest.fixture(scope="module")
