@@ -30,7 +30,14 @@ from visiondx_worlds.training.painter_autoencoder import (
 from visiondx_worlds.worlds import animals, faces
 
 TINY = AutoencoderConfig(
-    steps=4, batch=4, warmup=1, settle=3, widths=(8, 8, 8), block=8, measured=8
+    steps=4,
+    batch=4,
+    warmup=1,
+    settle=3,
+    widths=(8, 8, 8),
+    latent_channels=4,
+    block=8,
+    measured=8,
 )
 
 
