@@ -46,7 +46,7 @@ class AutoencoderConfig:
     # channels at 64, 32 and 16 px. At 64 px a channel costs most: these learn from 26 images a
     # second on one core, (32, 64, 64) from 22, (16, 32, 64) from 36
     widths: tuple[int, ...] = (24, 48, 64)
-    # with 4 a small thing of few pixels, such as lipstick, was lost, however long it was trained
+    # with 4, what is small and of few pixels, such as lipstick, was lost far more often
     latent_channels: int = 8
     measured: int = 2048  # renders whose latents are brought to deviation 1
     block: int = 512  # images drawn at once: scenes are slow to draw in small numbers
