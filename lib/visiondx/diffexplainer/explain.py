@@ -29,7 +29,6 @@ from visiondx.search.descent import Descent, descend
 from visiondx.search.objective import Objective, State, Term, check_finite, frozen
 
 FRESH, HELD, START, CHOICE = 1, 2, 3, 5  # kinds of draws out of one seed
-METHOD = 1  # raised with every change that gives another result
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def search(
     way, starts = way or Free(), settings.starts
     key = ""
     if kept is not None:
-        made_of = METHOD, aims.names, asdict(settings), way.settings, seed
+        made_of = aims.names, asdict(settings), way.settings, seed
         key = search_key(painter, aims.target, *made_of)
     rows = len(aims) * starts
     which = torch.arange(len(aims)).repeat_interleave(starts)

@@ -15,6 +15,7 @@ from visiondx.core.files import atomic_write, digest, read_kept, result_key
 from visiondx.models.painter import Painter
 from visiondx.models.target import Target
 
+METHOD = 1  # raised with every change that gives another result
 SAVE_SECONDS = 60.0
 _PARTS = ("soft", "moments", "step", "path")
 
@@ -24,7 +25,7 @@ def search_key(painter: Painter, target: Target, *given: object) -> str:
     how = (painter.steps, painter.guidance, dict(painter.scheduler.config), target.size)
     weights = digest(**painter.state_dict()), digest(**target.state_dict())
     seen = digest(mean=target.mean, std=target.std)
-    return result_key(1, *(repr(each) for each in how), *weights, seen, *given)
+    return result_key(METHOD, *(repr(each) for each in how), *weights, seen, *given)
 
 
 @dataclass

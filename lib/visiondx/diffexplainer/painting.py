@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from visiondx.core.seeds import step_seed
 from visiondx.diffexplainer.prompts import SoftPrompt
 from visiondx.models.denoising import Noise
-from visiondx.models.painter import Painter
+from visiondx.models.painter import Painter, paint_pairs
 
 
 def noise_of(painter: Painter, count: int, seed: int) -> Noise:
@@ -31,8 +30,4 @@ def paint(
 def painted(painter: Painter, prompt: SoftPrompt, soft: Tensor, noise: Noise, batch: int) -> Tensor:
     """The same without a gradient, on the CPU, at most `batch` pictures at once."""
     condition = prompt.encode(painter, soft.to(painter.device))
-    pairs = torch.cartesian_prod(torch.arange(len(soft)), torch.arange(len(noise)))
-    parts = pairs.to(painter.device).split(batch)
-    shown = tqdm(parts, desc="explanations painted", mininterval=1.0, disable=len(parts) < 2)
-    images = [painter(condition[part[:, 0]], noise[part[:, 1]]).cpu() for part in shown]
-    return torch.cat(images).unflatten(0, (len(soft), len(noise)))
+    return paint_pairs(painter, condition, noise, batch)

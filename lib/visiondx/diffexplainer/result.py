@@ -193,8 +193,7 @@ def explain(
     known = [word is not None and segmenter.knows(word) for word in look]
     shares = torch.full(images.shape[:2], torch.nan)
     if segmenter is not None:
-        asked = [word if ok else None for word, ok in zip(look, known, strict=True)]
-        shares = object_shares(segmenter, images[:, None], asked)[:, 0]
+        shares = object_shares(segmenter, images[:, None], look)[:, 0]
     p, taken = _answers(target, images, numbers)
     vocabulary = Words.of(painter)
     count = min(NEAREST, len(vocabulary))

@@ -199,16 +199,14 @@ def discover(
         carries,
         shown,
         torch.stack([takes(target, each, n) for each, n in zip(shown, numbers, strict=True)]),
-        object_shares(
-            segmenter, shown, [w if ok else None for w, ok in zip(asked, known, strict=True)]
-        ),
+        object_shares(segmenter, shown, asked),
         found,
         delta,
     )
 
 
 def object_shares(segmenter: Segmenter, images: Tensor, words: Sequence[str | None]) -> Tensor:
-    """r: the fraction of each picture that its class's word covers; NaN for a word of None.
+    """r: the fraction of each picture that its class's word covers; NaN without one it knows.
 
     Args:
         images: (C, k, P, 3, H, W).
@@ -218,7 +216,7 @@ def object_shares(segmenter: Segmenter, images: Tensor, words: Sequence[str | No
     """
     found = []
     for pictures, word in zip(images, words, strict=True):
-        if word is None:
+        if word is None or not segmenter.knows(word):
             found.append(torch.full(pictures.shape[:2], torch.nan))
             continue
         shares = segmenter(pictures.flatten(0, 1), [word]).shares[:, 0]

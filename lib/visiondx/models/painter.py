@@ -283,15 +283,25 @@ class Painter(nn.Module):
             if not text.strip():
                 raise InputError(f"The prompt {text!r} is empty; write a few words.")
         condition = torch.cat([self.encode(part) for part in ids.split(256)])
-        which = torch.cartesian_prod(torch.arange(len(ids)), torch.arange(len(noise)))
-        images = []
-        hidden = len(which) <= batch  # a bar of one step tells nothing, and takes its time
-        with tqdm(total=len(which), desc="painting", mininterval=1.0, disable=hidden) as bar:
-            for part in which.split(batch):
-                rows = part.to(self.device)
-                made = self(
-                    condition[rows[:, 0]], noise[rows[:, 1]], steps=steps, guidance=guidance
-                )
-                images.append(made.float().cpu())
-                bar.update(len(part))
-        return torch.cat(images).unflatten(0, (len(ids), len(noise)))
+        return paint_pairs(self, condition, noise, batch, steps=steps, guidance=guidance)
+
+
+@torch.no_grad()
+def paint_pairs(
+    painter: Painter, condition: Tensor, noise: Noise, batch: int, **settings: object
+) -> Tensor:
+    """Every prompt's embeddings (P, L, D) with every noise of S: (P, S, 3, H, W) on the CPU.
+
+    Args:
+        batch: pictures at once. settings: of ``Painter.forward``.
+    """
+    which = torch.cartesian_prod(torch.arange(len(condition)), torch.arange(len(noise)))
+    images = []
+    hidden = len(which) <= batch  # a bar of one step tells nothing, and takes its time
+    with tqdm(total=len(which), desc="painting", mininterval=1.0, disable=hidden) as bar:
+        for part in which.split(batch):
+            rows = part.to(painter.device)
+            made = painter(condition[rows[:, 0]], noise[rows[:, 1]], **settings)
+            images.append(made.float().cpu())
+            bar.update(len(part))
+    return torch.cat(images).unflatten(0, (len(condition), len(noise)))

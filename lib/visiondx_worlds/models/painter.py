@@ -41,7 +41,7 @@ PARTS = {
 }
 # painters: their UNet, and the scheduler beside it
 KINDS = {"lcm": ("lcm", LCMScheduler), "teacher": ("unet", DDIMScheduler)}
-GUIDANCE = 3.0  # of both, chosen on prompts that no figure is measured with
+GUIDANCE = 3.0  # of both
 
 
 def save_part(

@@ -19,6 +19,7 @@ from visiondx.models.segmenter import Segmenter
 from visiondx_worlds.models import zoo
 from visiondx_worlds.models.classifier import ResidualBlock
 from visiondx_worlds.models.registry import SEGMENTER
+from visiondx_worlds.models.unet import double, way_down, way_up
 
 SIZE = 64
 
@@ -34,24 +35,10 @@ class SegmenterNet(nn.Module):
 
     def __init__(self, words: int, width: int = 32, dim: int = 48, embedding: int = 128) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        self.down = nn.ModuleList(
-            [
-                ResidualBlock(width, width, 1),
-                ResidualBlock(width, 2 * width, 2),
-                ResidualBlock(2 * width, 4 * width, 2),
-            ]
-        )
+        self.stem, self.down = way_down(width, 4 * width)
         self.context = nn.Linear(4 * width, 4 * width)
         self.middle = ResidualBlock(4 * width, 4 * width, 1)
-        self.across = nn.ModuleList(
-            [nn.Conv2d(4 * width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)]
-        )
-        self.up = nn.ModuleList(
-            [ResidualBlock(2 * width, 2 * width, 1), ResidualBlock(width, width, 1)]
-        )
+        self.across, self.up = way_up(width, 4 * width)
         # at 64 px a channel costs most: one thin convolution over picture and features
         self.wide = nn.Conv2d(width, width, 1)
         self.fine = nn.Sequential(
@@ -80,8 +67,8 @@ class SegmenterNet(nn.Module):
         y = self.middle(low + around)
         whole = self.whole(torch.cat((y.mean((2, 3)), y.amax((2, 3))), 1))
         for across, block, level in zip(self.across, self.up, levels[-2:0:-1], strict=True):
-            y = block(_double(across(y)) + level)
-        y = torch.cat((_double(self.wide(y)), self.fine(x)), 1)
+            y = block(double(across(y)) + level)
+        y = torch.cat((double(self.wide(y)), self.fine(x)), 1)
         return self.last(y), whole
 
     def forward(self, images: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,10 +89,6 @@ class SegmenterNet(nn.Module):
         there = torch.baddbmm(bias, query, whole[..., None])[..., 0]
         seen = F.avg_pool2d(logits, 2).amax((2, 3))  # of the four neighbours that are surest
         return logits, there + self.evidence * seen
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 @torch.no_grad()

@@ -7,6 +7,24 @@ from torch import Tensor, nn
 from visiondx_worlds.models.classifier import ResidualBlock
 
 
+def way_down(width: int, deepest: int) -> tuple[nn.Sequential, nn.ModuleList]:
+    """The stem, and the blocks of a U-net's three levels: width, 2 width and `deepest` channels."""
+    stem = nn.Sequential(nn.Conv2d(3, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    blocks = [
+        ResidualBlock(width, width, 1),
+        ResidualBlock(width, 2 * width, 2),
+        ResidualBlock(2 * width, deepest, 2),
+    ]
+    return stem, nn.ModuleList(blocks)
+
+
+def way_up(width: int, deepest: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """What changes the channels on the way back, and the blocks of its two levels."""
+    across = [nn.Conv2d(deepest, 2 * width, 1), nn.Conv2d(2 * width, width, 1)]
+    up = [ResidualBlock(2 * width, 2 * width, 1), ResidualBlock(width, width, 1)]
+    return nn.ModuleList(across), nn.ModuleList(up)
+
+
 class UNet(nn.Module):
     """Images (B, 3, H, W) -> maps (B, outputs, H / 2, W / 2), or (B, outputs, H, W) if ``full``.
 
@@ -17,23 +35,9 @@ class UNet(nn.Module):
 
     def __init__(self, outputs: int, width: int, full: bool):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        self.down = nn.ModuleList(
-            [
-                ResidualBlock(width, width, 1),
-                ResidualBlock(width, 2 * width, 2),
-                ResidualBlock(2 * width, 3 * width, 2),
-            ]
-        )
+        self.stem, self.down = way_down(width, 3 * width)
         self.middle = ResidualBlock(3 * width, 3 * width, 1)
-        self.across = nn.ModuleList(
-            [nn.Conv2d(3 * width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)]
-        )
-        self.up = nn.ModuleList(
-            [ResidualBlock(2 * width, 2 * width, 1), ResidualBlock(width, width, 1)]
-        )
+        self.across, self.up = way_up(width, 3 * width)
         self.image = None
         last = width
         if full:
@@ -51,13 +55,14 @@ class UNet(nn.Module):
             levels.append(x)
         x = self.middle(x)
         for across, block, level in zip(self.across, self.up, levels[-2::-1], strict=True):
-            x = block(_double(across(x)) + level)
+            x = block(double(across(x)) + level)
         if self.image is not None:
-            x = self.last(torch.relu(_double(self.wide(x)) + self.image(images)))
+            x = self.last(torch.relu(double(self.wide(x)) + self.image(images)))
         return self.head(x)
 
 
-def _double(x: Tensor) -> Tensor:
+def double(x: Tensor) -> Tensor:
+    """Maps (B, C, H, W) at twice their height and width."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 

@@ -92,14 +92,7 @@ class MaskMarks:
         """
         if not self.present.any():
             raise InputError("None of these renders shows a thing: use more of them.")
-        things = self.both.shape[1]
-        rows = np.concatenate([self.both, self.either], 1).astype(float)
-
-        def mean(some: np.ndarray) -> float:
-            total = some.sum(0)
-            return float(np.nanmean(_ratio(total[:things], total[things:])))
-
-        return bootstrap(rows, mean, n=DRAWS)
+        return _mean_ratio(self.both, self.either)
 
     def false_areas(self) -> np.ndarray:
         """(T,): mean share that the mask covers of the pictures without the thing; NaN if none."""
@@ -113,14 +106,7 @@ class MaskMarks:
         """
         if not self.absent.any():
             raise InputError("Every render shows all of these things: use more of them.")
-        things = self.area.shape[1]
-        rows = np.concatenate([self.area * self.absent, self.absent], 1).astype(float)
-
-        def mean(some: np.ndarray) -> float:
-            total = some.sum(0)
-            return float(np.nanmean(_ratio(total[:things], total[things:])))
-
-        return bootstrap(rows, mean, n=DRAWS)
+        return _mean_ratio(self.area * self.absent, self.absent)
 
     def recognised(self, least: float) -> np.ndarray:
         """(T,): mean of the shares of scores that are right where the thing is present (at least
@@ -134,6 +120,17 @@ class MaskMarks:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return part / np.where(whole > 0, whole, np.nan)
+
+
+def _mean_ratio(part: np.ndarray, whole: np.ndarray) -> Estimate:
+    """Of (N, T) each: the mean over things of the ratio of their sums over pictures."""
+    things = part.shape[1]
+
+    def mean(some: np.ndarray) -> float:
+        total = some.sum(0)
+        return float(np.nanmean(_ratio(total[:things], total[things:])))
+
+    return bootstrap(np.concatenate([part, whole], 1).astype(float), mean, n=DRAWS)
 
 
 def mark_renders(segmenter: Segmenter, images: int, seed: int) -> MaskMarks:

@@ -165,7 +165,6 @@ def train_lcm(
     """
     keep_memory()
     directory = Path(directory)
-    pool = LatentPool.make(vae, config.pool, seed, directory / "latents.safetensors")
     torch.manual_seed(seed)
     teacher = teacher.to(device).eval().requires_grad_(False)
     net = new_student(teacher).train().requires_grad_(True)
@@ -178,6 +177,7 @@ def train_lcm(
         **fingerprints(teacher=teacher, vae=vae, text=text_encoder),
     }
     trainer = Trainer("lcm", modules, {"adam": adam}, directory, settings, seed=seed)
+    pool = LatentPool.make(vae, config.pool, seed, directory / "latents.safetensors")
     reader = Reader(text_encoder, tokenizer, 0.0)
     rule = Consistency(teacher, config, reader.empty.to(device))
     low, high = config.guidance

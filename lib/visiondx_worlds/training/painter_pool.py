@@ -57,22 +57,19 @@ class LatentPool:
             sample_rows(world, count * share // total, step_seed(_ROWS + index, seed))
             for index, (world, share) in enumerate(SHARES)
         ]
-        names = [world.name for world, _ in SHARES]
         drawn = [digest(values=part.values) for part in rows]
         tag = result_key(
             METHOD, [[w.name, share] for w, share in SHARES], drawn, fingerprints(vae=net)
         )
         found = read_kept(kept, lambda path: _read(path, tag))
         if found is None:
-            found = {
-                name: _latents(net, world, part)
-                for name, (world, _), part in zip(names, SHARES, rows, strict=True)
-            }
+            parts = zip(SHARES, rows, strict=True)
+            found = {world.name: _latents(net, world, part) for (world, _), part in parts}
             if kept is not None:
                 with atomic_write(kept) as path:
                     save_file(found, path, {"made": tag})
-        worlds = [world for world, _ in SHARES]
-        return cls([Part(w, r, found[w.name]) for w, r in zip(worlds, rows, strict=True)])
+        parts = zip(SHARES, rows, strict=True)
+        return cls([Part(world, part, found[world.name]) for (world, _), part in parts])
 
     def __len__(self) -> int:
         return sum(len(part.latents) for part in self.parts)

@@ -147,7 +147,6 @@ def train_unet(
     """
     keep_memory()
     directory = Path(directory)
-    pool = LatentPool.make(vae, config.pool, seed, directory / "latents.safetensors")
     torch.manual_seed(seed)
     net = new_unet(config, vae.config.latent_channels, text_encoder.config.hidden_size)
     net = net.to(device).train()
@@ -156,6 +155,7 @@ def train_unet(
     modules = {"net": net, "average": average}
     settings = {**asdict(config), **fingerprints(vae=vae, text=text_encoder)}
     trainer = Trainer("unet", modules, {"adam": adam}, directory, settings, seed=seed)
+    pool = LatentPool.make(vae, config.pool, seed, directory / "latents.safetensors")
     reader, scheduler = Reader(text_encoder, tokenizer, config.dropout), new_scheduler()
 
     def step(i: int) -> dict[str, float]:
