@@ -114,6 +114,17 @@ def test_captions_of_animals_name_the_species_and_no_breed(attributes, captions)
     assert not any(says(caption, BREEDS) for caption in captions)
 
 
+def test_a_grammar_can_keep_to_sentences_that_say_a_word():
+    rows = animals.sample(40, 3)
+    said = animals.grammar.saying("portrait").captions(animals, rows, 5)
+    every = animals.caption(rows, 5)
+    assert all(text.startswith(("a portrait of ", "a portrait showing ")) for text in said)
+    assert len({text.split()[2] for text in said}) == 2
+    assert not all("portrait" in text for text in every)  # the world's own is as it was
+    with pytest.raises(InputError, match="says 'fresco'"):
+        animals.grammar.saying("fresco")
+
+
 def test_a_wrong_caption_is_false_about_one_attribute():
     a = faces.sample(300, 4)
     wrong, right = faces.wrong_caption(a, 9), faces.caption(a, 9)

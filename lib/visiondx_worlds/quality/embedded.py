@@ -274,13 +274,24 @@ def by_eye_images(path: Path | None = None) -> Tensor:
 
     They are kept as pixels, so that the labels stay true when a generator is trained anew.
     """
-    path = path or data_dir() / "labels" / "faces_by_eye.png"
+    return tiles(path or data_dir() / "labels" / "faces_by_eye.png", BY_EYE_IMAGES)
+
+
+def tiles(path: Path, count: int) -> Tensor:
+    """(count, 3, 64, 64) in [0, 1]: the first pictures of a file that is a grid of them.
+
+    Raises:
+        InputError: no such file, a damaged one, or one of fewer pictures.
+    """
     if not path.is_file():
         raise InputError(f"No labelled images at {path}: restore it with 'git checkout data'.")
     with reading(path, "restore it with 'git checkout data'"), Image.open(path) as image:
         grid = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
-    tiles = grid.unfold(1, 64, 64).unfold(2, 64, 64)  # (3, rows, columns, 64, 64)
-    return tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, 64, 64)[:BY_EYE_IMAGES]
+    parts = grid.unfold(1, 64, 64).unfold(2, 64, 64)  # (3, rows, columns, 64, 64)
+    found = parts.permute(1, 2, 0, 3, 4).reshape(-1, 3, 64, 64)
+    if len(found) < count:
+        raise InputError(f"{path} holds {len(found)} pictures, not {count}: restore it.")
+    return found[:count]
 
 
 def agreement(labels: Tensor, abstain: Tensor, seen: Tensor) -> np.ndarray:

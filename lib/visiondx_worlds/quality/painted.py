@@ -6,7 +6,7 @@ abstain, which counts as wrong. Intervals resample the noise of the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from visiondx.core.stats import Estimate, bootstrap
 from visiondx.models.painter import Painter
+from visiondx.models.segmenter import Segmenter
 from visiondx_worlds.quality.worlds import DRAWS
+from visiondx_worlds.training.painter_pool import told
 from visiondx_worlds.worlds.scenes import CLASSES, FACTORS, scenes
 
 BASE = "base"
@@ -98,15 +100,28 @@ def scene_prompts() -> list[tuple[str, str, str]]:
 
 
 def paint_attributes(
-    painter: Painter, judges: object, world: object, seeds: Sequence[int], **settings: object
+    painter: Painter,
+    judges: object,
+    world: object,
+    seeds: Sequence[int],
+    names: Sequence[str] | None = None,
+    **settings: object,
 ) -> Painted:
     """Each yes-or-no attribute of a world asked for, and then each asked to be away.
+
+    Prompts are as the painter is told the world: "a portrait of a cat", see ``painter_pool.told``.
+
+    Args:
+        names: of the attributes, all of them without it. settings: of ``Painter.generate``.
 
     Returns:
         right[attribute]: of its two prompts; all others are NaN.
     """
-    names = world.binary
-    prompts = [world.prompt(name, present) for present in (True, False) for name in names]
+    names = world.binary if names is None else names
+    frame = told(world).templates(heldout=False)[0]
+    prompts = [
+        frame.format(world.prompt(name, present)) for present in (True, False) for name in names
+    ]
     images = painter.generate(prompts, seeds, **settings)
     said = judges.answers(images.flatten(0, 1))["binary"]  # (2, P S, A)
     said = said.unflatten(1, images.shape[:2])
@@ -120,18 +135,77 @@ def paint_attributes(
     return Painted(tuple(prompts), tuple(seeds), images, right)
 
 
-def spread(values: Callable[[Tensor], np.ndarray], painted: Tensor, true: Tensor) -> Estimate:
-    """How much pictures of one prompt differ, over how much the world's do.
-
-    The ratio of standard deviations of each of V measured values, capped at 1 so that disorder in
-    one cannot make up for sameness in another, and the mean over values; one that never differs in
-    the world is left out.
+def diversity(
+    segmenter: Segmenter, painted: Tensor, true: Tensor, words: Sequence[str]
+) -> Estimate:
+    """How much pictures of one prompt differ in the object's size, place, pose and colour, over how
+    much the world's do: ``spread`` of ``object_values``, seen by the segmenter in both.
 
     Args:
-        values: images (N, 3, H, W) -> (N, V). painted, true: (N, 3, H, W), of one prompt.
+        painted: (P, S, 3, H, W). true: (P, N, 3, H, W), of the same words. words: P of them.
     """
-    one, two = values(painted), values(true)
-    one, two = one[:, two.std(0) > 0], two[:, two.std(0) > 0]
-    return bootstrap(
-        one, lambda rows: float((rows.std(0) / two.std(0)).clip(max=1).mean()), n=DRAWS
-    )
+    return spread(*(object_values(segmenter, images, words) for images in (painted, true)))
+
+
+def object_values(segmenter: Segmenter, images: Tensor, words: Sequence[str]) -> np.ndarray:
+    """Of the object in each picture: its share of the picture, centre (x, y), pose and mean colour.
+
+    The pose is the mask's width over its height (the log of its deviations' ratio), its slant (the
+    correlation of x and y) and the side to which it leans (the skewness of x).
+
+    Args:
+        images: (P, S, 3, H, W), pictures of P words.
+
+    Returns:
+        (S, P, 9); NaN where the segmenter sees no object.
+    """
+    rows = zip(images, words, strict=True)
+    masks = torch.stack([segmenter(part, [word]).masks[:, 0].double() for part, word in rows])
+    total = masks.sum((2, 3), keepdim=True)
+    weight = masks / total  # NaN without a pixel
+    ticks = [torch.linspace(0, 1, side, dtype=torch.float64) for side in masks.shape[2:]]
+    y, x = torch.meshgrid(*ticks, indexing="ij")
+
+    def mean(value: Tensor) -> Tensor:
+        return (weight * value).sum((2, 3), keepdim=True)
+
+    dx, dy = x - mean(x), y - mean(y)
+    sx, sy = (mean(d.square()).sqrt().clamp(min=1e-3) for d in (dx, dy))
+    found = [
+        masks.mean((2, 3), keepdim=True).where(total > 0, torch.nan),
+        mean(x),
+        mean(y),
+        (sx / sy).log(),
+        mean(dx * dy) / (sx * sy),
+        mean(dx**3) / sx**3,
+        *(mean(images[:, :, channel].double()) for channel in range(3)),
+    ]
+    return torch.cat(found, 2).squeeze(3).transpose(0, 1).numpy()
+
+
+def spread(painted: np.ndarray, true: np.ndarray) -> Estimate:
+    """Standard deviation over pictures, painted over true: the mean over prompts and values.
+
+    Each ratio is capped at 1, so that disorder in one value cannot make up for sameness in another.
+    What never differs in the world is left out; a prompt whose object is never seen has 0.
+
+    Args:
+        painted, true: (S, P, V) and (N, P, V); NaN where there is nothing to measure.
+    """
+    wide = _deviation(true)
+    used = wide > 0
+
+    def mean(rows: np.ndarray) -> float:
+        ratio = _deviation(painted[rows[:, 0].astype(int)])[used] / wide[used]
+        return float(ratio.clip(max=1).mean())
+
+    return bootstrap(np.arange(len(painted))[:, None], mean, n=DRAWS)
+
+
+def _deviation(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is not NaN; 0 where there is nothing."""
+    seen = ~np.isnan(values)
+    count = seen.sum(0).clip(min=1)
+    filled = np.where(seen, values, 0.0)
+    centred = np.where(seen, filled - filled.sum(0) / count, 0.0)
+    return np.sqrt((centred**2).sum(0) / count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,10 +18,12 @@ from visiondx.core.files import atomic_write, digest, read_kept, result_key
 from visiondx.core.seeds import step_seed
 from visiondx_worlds.training.painter_autoencoder import SHARES, sample_rows
 from visiondx_worlds.worlds.base import Attributes, World
+from visiondx_worlds.worlds.grammar import Grammar
 
 _ROWS = 920_000  # the painter's renders are drawn apart from every other draw
 _CHUNK = 256
 METHOD = 1  # raised where renders of the same rows look otherwise
+_SAID = {"animals": "portrait"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,19 @@ class Part:
     world: World
     attributes: Attributes
     latents: Tensor
+
+    @cached_property
+    def grammar(self) -> Grammar:
+        """See ``told``."""
+        return told(self.world)
+
+
+def told(world: World) -> Grammar:
+    """The sentences that the painter is told a world in: scenes show cats and dogs too, so what
+    shows an animal's head alone is always said to be a portrait.
+    """
+    said = _SAID.get(world.name)
+    return world.grammar if said is None else world.grammar.saying(said)
 
 
 class LatentPool:
@@ -86,7 +102,7 @@ class LatentPool:
             source = torch.Generator().manual_seed(now)
             rows = torch.randint(len(part.latents), (size * share // total,), generator=source)
             latents.append(part.latents[rows].float())
-            captions += part.world.caption(part.attributes[rows], now)
+            captions += part.grammar.captions(part.world, part.attributes[rows], now)
         return torch.cat(latents), captions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -71,6 +72,19 @@ class Grammar(ABC):
         rng = random.Random(f"{seed} {name} {present}")
         phrase = rng.choice(self.phrases(name, present, heldout))
         return rng.choice(self.templates(heldout, name)).format(phrase)
+
+    def saying(self, word: str) -> Grammar:
+        """The same grammar, in those of its training sentences only that say `word`.
+
+        Raises:
+            InputError: none of them does.
+        """
+        other = copy.copy(self)
+        kept = [sentence for sentence in self.words["templates"] if word in sentence.split()]
+        if not kept:
+            raise InputError(f"No sentence about {self.world} says {word!r}.")
+        other.words = {**self.words, "templates": kept}
+        return other
 
     @abstractmethod
     def captions(
