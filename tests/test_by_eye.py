@@ -101,7 +101,7 @@ def test_outlines_are_held_against_masks_of_their_own_words(tmp_path):
         ({"rows": []}, "no row"),
         ({"columns": ("index", *GROUPS[:-1], "look")}, "no column style"),
         ({"outlines": ["7,dog,1,1 2,2 3,1"]}, "none of the 2 pictures"),
-        ({"outlines": ["0,dog,1;1 2,2"]}, "is no outline"),
+        ({"outlines": ["0,dog,1 2,2 3,3"]}, "is no outline"),
         ({"outlines": ["0,dog,1,1 1,1 1,1"]}, "holds no pixel"),
     ],
 )
