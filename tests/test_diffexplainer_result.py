@@ -70,6 +70,22 @@ def test_one_call(painter, target, tmp_path) -> None:
     assert "never seen the word 'dark'" in found.sentences()[1] or found.reached[1] < 0.5
     assert found.r[0].tolist() == [0.5] * 4
     assert found.r[1:].isnan().all()
+    assert found.masks[0, :, :, :8].all()
+    assert not found.masks[0, :, :, 8:].any()
+    assert not found.masks[1:].any()
+    assert found.way == ("free", None)
+    metrics = found.metrics()
+    assert set(metrics) == {
+        *(f"{key}.{name}" for name in found.names for key in ("loss", "spread")),
+        *("reached.bright", "reached.dark + 0.1*read:0", "r.bright"),
+    }
+    assert metrics["reached.bright"].value == found.reached[0]
+    assert metrics["r.bright"].n == 4
+    (axis,) = found.plot_search(0).axes
+    assert [line.get_ydata().tolist() for line in axis.get_lines()] == (
+        found.found.path[:, 0].T.tolist()
+    )
+    assert sum("kept" in line.get_label() for line in axis.get_lines()) == 1
     table = found.to_frame()
     assert table["aim"].tolist() == ["bright", "dark + 0.1*read:0", "read:1"]
     assert table["r"][0] == 0.5
@@ -77,6 +93,7 @@ def test_one_call(painter, target, tmp_path) -> None:
     assert [len(words) for words in found.near] == [1, 1, 1]
     assert len(found.near[0][0]) == 5
     found.save(tmp_path)
+    assert (tmp_path / "verdict.txt").read_text("utf-8").splitlines() == found.said
     assert pd.read_csv(tmp_path / "explanation.csv")["aim"].tolist() == list(found.names)
     assert torch.equal(load_file(tmp_path / "tokens.safetensors")["soft"], found.found.soft)
     assert (tmp_path / "pictures.png").stat().st_size > 1000
@@ -95,7 +112,10 @@ def test_what_the_verdict_says(painter, target) -> None:
     seen = replace(unseen, known=(True,), r=torch.tensor([[0.2, 0.4]]))
     assert "the object is there: lamp covers 30%" in seen.sentences()[0]
     gone = replace(seen, r=torch.tensor([[0.0, 0.02]]))
-    assert "but the object is not" in gone.sentences()[0]
+    assert "but the object is not there: lamp covers 1% [0%, 2%]" in gone.sentences()[0]
+    close = replace(seen, r=torch.tensor([[0.0, 0.06]]))
+    assert "drawn at 5%, so more pictures could turn it" in close.sentences()[0]
+    assert "could turn it" not in gone.sentences()[0]
 
 
 def test_what_cannot_be_asked(painter, target) -> None:

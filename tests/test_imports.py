@@ -16,6 +16,7 @@ assert cli.main(["run", "zoom/03_sensitivity", "-p", "imagse", "3"]) == 2
 diagnose = ["diagnose", "--target", "young-biased-bangs@1", "--attributes"]
 for wrong in (["a hat", "A hat"], ["long words " * 40], ["a hat", "--generator", "dogs"]):
     assert cli.main([*diagnose, *wrong]) == 2
+assert cli.main(["explain", "--target", "young", "--class", "young", "--template", "old"]) == 2
 """
 SOURCES = str(Path(visiondx.__file__).resolve().parents[1])
 

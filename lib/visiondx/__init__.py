@@ -31,6 +31,7 @@ _PLACES = {
     "explain": "diffexplainer.result",
     "Explanation": "diffexplainer.result",
     "write_diagnosis": "show.report",
+    "write_explanation": "show.explanation_report",
     "write_page": "show.page",
     "write_report": "show.report",
 }

@@ -127,7 +127,7 @@ def _part(text: str, labels: Sequence[str]) -> Part:
 
 
 def class_number(target: Target, wanted: str | int) -> int:
-    """The number of a class of a binary or multiclass target, by its label or number.
+    """The number of a class of a binary or multiclass target, by its label or number, also as text.
 
     Raises:
         InputError: a target without classes, or no such class; it suggests the nearest.
@@ -140,12 +140,28 @@ def class_number(target: Target, wanted: str | int) -> int:
     known = list(target.labels)
     if wanted in known:
         return known.index(wanted)
+    if isinstance(wanted, str) and wanted.isdecimal():
+        wanted = int(wanted)
     if isinstance(wanted, int):
         if not 0 <= wanted < len(known):
             raise InputError(f"There is no class {wanted}: choose from 0 to {len(known) - 1}.")
         return wanted
     every = f"target.labels has all {len(known)}"
     raise InputError(f"The target has no class {wanted!r}: " + nearest(wanted, known, every))
+
+
+def one_class(target: Target, wanted: Aim) -> int | None:
+    """The number of the one class that an aim asks for; None if it asks for none, or for several.
+
+    Raises:
+        InputError: see ``class_number``.
+    """
+    kinds = {
+        class_number(target, part.name)
+        for part in wanted.parts
+        if part.channel is None and part.weight > 0
+    }
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 @dataclass(frozen=True)

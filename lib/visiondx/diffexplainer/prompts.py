@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.diffexplainer.question import PLACE, check_template
 from visiondx.models.painter import Painter
-
-PLACE = "{t}"
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,7 @@ class SoftPrompt:
             InputError: no ``{t}`` or several, fewer tokens than one, or a prompt longer than the
                 painter's context.
         """
-        if template.count(PLACE) != 1:
-            raise InputError(
-                f"The template {template!r} holds {PLACE} {template.count(PLACE)} times: write it "
-                'once, where the searched word belongs, as in "a texture of {t}".'
-            )
+        check_template(template)
         if tokens < 1:
             raise InputError(f"tokens is {tokens}: search one at least.")
         before, after = template.split(PLACE)

@@ -4,6 +4,7 @@ result = explain(target, "dog", painter, segmenter)
 result.sentences()                     # the verdict
 result.plot()                          # pictures, a row an aim
 result.to_frame(); result.save("out")
+write_explanation(result, "out", title="What it wants")    # of show.explanation_report: one page
 """
 
 from __future__ import annotations
@@ -22,19 +23,13 @@ from torch import Tensor
 
 from visiondx.core.files import atomic_write
 from visiondx.core.seeds import step_seed
-from visiondx.core.stats import Estimate, bootstrap
+from visiondx.core.stats import Estimate, bootstrap, proportion
 from visiondx.diffexplainer.explain import Found, Settings, search
 from visiondx.diffexplainer.hard_prompts import Words
-from visiondx.diffexplainer.objectives import Aim, Objectives, aim, class_number
-from visiondx.diffexplainer.spurious import (
-    DELTA,
-    REACHED,
-    check_counts,
-    object_shares,
-    probabilities,
-    words_of,
-)
-from visiondx.diffexplainer.ways import Way
+from visiondx.diffexplainer.objectives import Aim, Objectives, aim, one_class
+from visiondx.diffexplainer.question import check_counts
+from visiondx.diffexplainer.spurious import DELTA, REACHED, probabilities, words_of
+from visiondx.diffexplainer.ways import Free, Way
 from visiondx.models.painter import Painter
 from visiondx.models.segmenter import Segmenter
 from visiondx.models.target import Target
@@ -53,6 +48,8 @@ class Explanation:
     whether the class is its likeliest. words: what to look for, or None without class or segmenter;
     known: whether the segmenter can. r: (E, P), fraction of the picture that it covers; NaN where
     nothing was looked for. near: of each aim, for each token, the nearest words of the vocabulary.
+    masks: (E, P, H, W) bool, where the segmenter sees the word; empty where nothing was looked for.
+    way: the settings of the way that the prompts were searched in.
     """
 
     names: tuple[str, ...]
@@ -66,6 +63,17 @@ class Explanation:
     r: Tensor
     near: list[list[list[str]]]
     delta: float
+    masks: Tensor
+    way: tuple
+
+    @property
+    def heading(self) -> str:
+        return "What it wants to see"
+
+    @property
+    def said(self) -> list[str]:
+        """The verdict's lines."""
+        return self.sentences()
 
     @property
     def reached(self) -> Tensor:
@@ -82,28 +90,52 @@ class Explanation:
         told = f"{name} (nearest words: {near}): "
         if kind is None:
             return told + "these are the pictures that the search came to."
-        reached = self.reached[row].item()
-        told += f"the target takes {reached:.0%} of the pictures for {kind}"
-        if reached < REACHED:
+        told += f"the target takes {self.reached[row].item():.0%} of the pictures for {kind}"
+        if not self.shows(row):
             return told + ", so they do not show what it wants: search longer, or from more starts."
         if word is None:
             return told + "; whether the object is there was not looked at."
         if not self.known[row]:
             return f"{told}; the segmenter has never seen the word {word!r}, so give another."
-        r = self._r(row)
-        there = f"covers {r.value:.0%} [{r.low:.0%}, {r.high:.0%}] of them"
+        r = self.share_covered(row)
+        there = f"there: {word} covers {r.value:.0%} [{r.low:.0%}, {r.high:.0%}] of them"
+        if r.low < self.delta <= r.high:
+            there += f", and the line is drawn at {self.delta:.0%}, so more pictures could turn it"
         if r.value >= self.delta:
-            return f"{told}, and the object is there: {word} {there}."
-        return f"{told}, but the object is not: {word} {there}. It goes by something else."
+            return f"{told}, and the object is {there}."
+        return f"{told}, but the object is not {there}. It goes by something else."
 
-    def _r(self, row: int) -> Estimate:
-        return bootstrap(self.r[row].double().numpy())
+    def shows(self, row: int) -> bool:
+        """Whether an aim's pictures show what it asks for: half are taken for the class, if any."""
+        return self.classes[row] is None or bool(self.reached[row] >= REACHED)
+
+    def share_taken(self, row: int) -> Estimate | None:
+        """Of an aim, the share of its pictures that the target takes for the class; None if none.
+
+        With Wilson's interval, over pictures.
+        """
+        return None if self.classes[row] is None else proportion(self.taken[row].numpy())
+
+    def share_covered(self, row: int) -> Estimate | None:
+        """Of an aim, the mean of r with its interval; None where nothing was looked for."""
+        return bootstrap(self.r[row].double().numpy()) if self.known[row] else None
+
+    def metrics(self) -> dict[str, Estimate | float]:
+        """Flat, for ``runs.record``: of each aim what is known of reached, r, loss and spread."""
+        found: dict[str, Estimate | float] = {}
+        for row, name in enumerate(self.names):
+            shares = {"reached": self.share_taken(row), "r": self.share_covered(row)}
+            found |= {f"{key}.{name}": e for key, e in shares.items() if e is not None}
+            found[f"loss.{name}"] = float(self.found.losses[row].min())
+            if self.found.losses.shape[1] > 1:
+                found[f"spread.{name}"] = float(self.found.spread[row])
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """A row an aim: reached, mean p, r with its interval, held loss, spread, nearest words."""
         rows = []
         for row, name in enumerate(self.names):
-            r = self._r(row) if self.known[row] else None
+            r = self.share_covered(row)
             rows.append(
                 {
                     "aim": name,
@@ -131,9 +163,23 @@ class Explanation:
             shown.flatten(0, 1), titles, columns=shown.shape[1], rows=list(self.names)
         )
 
+    def plot_search(self, row: int) -> Figure:
+        """The loss of an aim over the steps, a line a start, each step on its own fresh noise."""
+        best = int(self.found.best[row])
+        steps = torch.arange(len(self.found.path)).tolist()
+        logs = {
+            f"start {start}" + (", kept" if start == best else ""): pd.DataFrame(
+                {"step": steps, "loss": self.found.path[:, row, start].numpy()}
+            )
+            for start in range(self.found.path.shape[2])
+        }
+        return plots.training_curve(logs, ["loss"])
+
     def save(self, folder: str | Path) -> None:
-        """explanation.csv, pictures.png, tokens.safetensors and settings.json."""
+        """explanation.csv, verdict.txt, pictures.png, tokens.safetensors and settings.json."""
         folder = Path(folder)
+        with atomic_write(folder / "verdict.txt") as path:
+            path.write_text("\n".join(self.said) + "\n", encoding="utf-8")
         with atomic_write(folder / "explanation.csv") as path:
             self.to_frame().to_csv(path, index=False)
         with atomic_write(folder / "pictures.png") as path:
@@ -146,6 +192,7 @@ class Explanation:
             "settings": asdict(self.found.settings),
             "seed": self.found.seed,
             "delta": self.delta,
+            "way": self.way,
             "sentences": self.sentences(),
         }
         with atomic_write(folder / "settings.json") as path:
@@ -183,7 +230,7 @@ def explain(
     check_counts(pictures, delta)
     aims = [aim(each, target.labels) for each in asked]
     objectives = Objectives(target, aims, painter.size)
-    numbers = [_one_class(target, each) for each in aims]
+    numbers = [one_class(target, each) for each in aims]
     sought = iter(words_of(target, [n for n in numbers if n is not None], words))
     look = [None if number is None or segmenter is None else next(sought) for number in numbers]
     found = search(painter, objectives, settings, way, seed=seed, kept=kept)
@@ -191,9 +238,9 @@ def explain(
     images = found.images(painter, seeds)
     classes = [None if number is None else target.labels[number] for number in numbers]
     known = [word is not None and segmenter.knows(word) for word in look]
-    shares = torch.full(images.shape[:2], torch.nan)
-    if segmenter is not None:
-        shares = object_shares(segmenter, images[:, None], look)[:, 0]
+    masks = _masks(segmenter, images, look, known)
+    shares = masks.flatten(2).float().mean(2)
+    shares[~torch.tensor(known)] = torch.nan
     p, taken = _answers(target, images, numbers)
     vocabulary = Words.of(painter)
     count = min(NEAREST, len(vocabulary))
@@ -210,17 +257,23 @@ def explain(
         shares,
         near,
         delta,
+        masks,
+        (way or Free()).settings,
     )
 
 
-def _one_class(target: Target, wanted: Aim) -> int | None:
-    """The class that an aim asks for, if it is one."""
-    kinds = {
-        class_number(target, part.name)
-        for part in wanted.parts
-        if part.channel is None and part.weight > 0
-    }
-    return kinds.pop() if len(kinds) == 1 else None
+def _masks(
+    segmenter: Segmenter | None,
+    images: Tensor,
+    words: Sequence[str | None],
+    known: Sequence[bool],
+) -> Tensor:
+    """(E, P, H, W) bool: where the segmenter sees each row's word; empty where it has none."""
+    found = torch.zeros(images.shape[:2] + images.shape[3:], dtype=torch.bool)
+    for row, word in enumerate(words):
+        if known[row]:
+            found[row] = segmenter(images[row], [word]).masks[:, 0].cpu()
+    return found
 
 
 def _answers(

@@ -27,6 +27,7 @@ from visiondx.core.words import check_words
 from visiondx.diffexplainer.explain import Found, Settings, search
 from visiondx.diffexplainer.features import last_features, top_features
 from visiondx.diffexplainer.objectives import Objectives, activation, class_number, toward
+from visiondx.diffexplainer.question import check_counts
 from visiondx.models.painter import Painter
 from visiondx.models.segmenter import Segmenter
 from visiondx.models.target import Target
@@ -222,14 +223,6 @@ def object_shares(segmenter: Segmenter, images: Tensor, words: Sequence[str | No
         shares = segmenter(pictures.flatten(0, 1), [word]).shares[:, 0]
         found.append(shares.cpu().unflatten(0, pictures.shape[:2]))
     return torch.stack(found)
-
-
-def check_counts(pictures: int, delta: float) -> None:
-    """Raise InputError for too few pictures, or a delta that is no share of a picture."""
-    if pictures < 2:
-        raise InputError(f"pictures is {pictures}: a verdict needs two at least.")
-    if not 0 < delta < 1:
-        raise InputError(f"delta is {delta}: give the share of a picture, between 0 and 1.")
 
 
 def words_of(

@@ -1,6 +1,6 @@
 """A painter: text-to-image latent diffusion, from token embeddings to pictures, with gradients.
 
-    painter = Painter.load("data/weights/painter")
+    painter = Painter.load("embedded")
     images = painter.generate(["a dog in the snow"], seeds=[1, 2, 3])     # (1, 3, 3, 64, 64)
     painter = Painter.load("stable-diffusion-v1-5", "cuda", lora="lcm-lora-sdv1-5")
 
@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.memory import keep_memory
+from visiondx.models import registry
 from visiondx.models.denoising import Noise, denoise, noise_steps
 from visiondx.models.painter_files import LCM, check_scheduler, check_sizes, read_painter
 from visiondx.models.painter_lora import fuse_lora, lora_file
@@ -80,16 +81,23 @@ class Painter(nn.Module):
         device: str | torch.device = "cpu",
         lora: str | Path | None = None,
     ) -> Painter:
-        """A folder that ``save_pretrained`` wrote: ours, or any Stable Diffusion 1.x or 2.x.
+        """The embedded one, or a folder that ``save_pretrained`` wrote.
 
         Args:
+            folder: "embedded", or that of any Stable Diffusion 1.x or 2.x.
             lora: an LCM-LoRA, its file or folder: added to the UNet, which then paints in four
-                steps without guidance, by LCM's scheduler.
+                steps without guidance, by LCM's scheduler. The embedded one has no need of it.
 
         Raises:
             InputError: a part is missing, a pickle, damaged, or does not fit the others; so for the
                 LCM-LoRA.
         """
+        if str(folder) in registry.offered("painters"):
+            if lora is not None:
+                raise InputError(
+                    f"The painter {folder!r} paints in four steps already: leave out {lora}."
+                )
+            return registry.ask("painter", str(folder), device)
         file = None if lora is None else lora_file(lora)
         parts = read_painter(folder, device)
         if file is not None:

@@ -119,6 +119,18 @@ def check_folder(folder: Path) -> dict[str, dict]:
     return configs
 
 
+def folder_size(folder: Path) -> int:
+    """Pixels of the images that a painter was trained for, by its small files alone.
+
+    Raises:
+        InputError: see ``check_folder``.
+    """
+    configs = check_folder(folder)
+    with reading(folder, "save it again with save_pretrained"):
+        halvings = len(configs["vae"]["block_out_channels"]) - 1
+        return int(configs["unet"]["sample_size"]) * 2**halvings
+
+
 def check_scheduler(config: dict) -> None:
     """Raise InputError for a scheduler that draws noise which cannot be given to it."""
     kind = config.get("_class_name")

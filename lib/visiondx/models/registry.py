@@ -1,9 +1,11 @@
 """Models known by a name, such as the embedded ones: what installed packages offer.
 
 A package offers models by an entry point of the group ``visiondx.models``: a module with any of the
-functions ``target(name)``, ``encoder(name, device)``, ``generator(name)``, ``segmenter(name)`` and
-``relevance(generator, encoder)``; ``targets(task, world)``, ``encoders()``, ``generators()`` and
-``segmenters()`` give the names that are shown, ``unlisted(kind)`` those that load as well;
+functions ``target(name)``, ``encoder(name, device)``, ``generator(name)``, ``segmenter(name)``,
+``painter(name, device)``, ``painter_size(name)`` of a painter that is not loaded, and
+``relevance(generator, encoder)``; ``targets(task, world)``, ``encoders()``, ``generators()``,
+``segmenters()`` and ``painters()`` give the names that are shown, ``unlisted(kind)`` those that
+load as well;
 ``check_texts(encoder, texts)`` refuses texts that are too long. This package itself holds no
 weights.
 """
@@ -68,7 +70,11 @@ def check_name(kind: str, name: str, *wanted: object) -> None:
     if any(name in p.unlisted(kind) for p in providers() if hasattr(p, "unlisted")):
         return
     known = offered(f"{kind}s", *wanted) or known
-    own = {"target": "path/to/file.py:function", "generator": "path/to/network.pkl"}.get(kind)
+    own = {
+        "target": "path/to/file.py:function",
+        "generator": "path/to/network.pkl",
+        "painter": "path/to/stable-diffusion",
+    }.get(kind)
     own = f', or name your own as "{own}"' if own else ""
     raise InputError(f"No {kind} {name!r}: choose from {', '.join(known) or 'none'}{own}.")
 

@@ -16,6 +16,7 @@ from visiondx.core.words import check_list, check_prompts, check_words, no_neutr
 from visiondx.llm2loss.question import check_question, check_source, sentences_of
 from visiondx.models import registry
 from visiondx.models.image_files import files
+from visiondx.run.explain_checks import check_explanation, check_painter, check_segmenter
 
 DIRECTIONS = ("auto", "relevance", "gradient")  # `zoom.estimate.CHOICES`, which needs torch
 TEMPLATES = ("imagenet", "simple")  # `zoom.templates.BANKS`, which needs torch
@@ -84,6 +85,7 @@ def _check_question(values: Mapping[str, Any]) -> None:
         check_photographs(values["photographs"])
     _check_target(values)
     _check_losses(values)
+    check_explanation(values)
 
 
 def _check_words(values: Mapping[str, Any]) -> None:
@@ -117,7 +119,7 @@ def _check_target(values: Mapping[str, Any]) -> None:
     if not isinstance(target, str):
         return
     if target:
-        task = values.get("task", "binary")
+        task = values.get("task", "multiclass" if "what" in values else "binary")
         check_target(
             target, *(each if isinstance(each, str) else None for each in (task, generator))
         )
@@ -201,19 +203,24 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
         if not value or not isinstance(value, str):
             continue
         if name == "target":
-            found[name] = check_target(value, str(values.get("task", "binary")))
+            task = "multiclass" if "what" in values else "binary"
+            found[name] = check_target(value, str(values.get("task", task)))
         elif name == "model":
             found[name] = check_target(value, "multiclass")
         elif name == "generator":
             found[name] = check_generator(value)
-        elif name in ("table", "image_folder"):
+        elif name == "painter":
+            found[name] = check_painter(value)
+        elif name == "segmenter":
+            found[name] = check_segmenter(value)
+        elif name in ("table", "image_folder", "lora"):
             found[name] = str(Path(value).expanduser().resolve())
         elif name == "photographs":
             found[name] = check_photographs(value)
         elif name == "encoder" and value.startswith("local-dir:"):
             folder = Path(value.removeprefix("local-dir:")).expanduser()
             found[name] = f"local-dir:{folder.resolve()}"
-        elif name == "encoder_weights" and Path(value).expanduser().is_file():
+        elif name in ("encoder_weights", "masks") and Path(value).expanduser().exists():
             found[name] = str(Path(value).expanduser().resolve())
     return found
 

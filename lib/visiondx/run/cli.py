@@ -1,4 +1,4 @@
-"""The command ``visiondx``: run a notebook, list the notebooks, diagnose a model of one's own."""
+"""The command ``visiondx``: run or list notebooks, diagnose or explain a model of one's own."""
 
 import argparse
 import re
@@ -9,7 +9,15 @@ from typing import Any
 
 from visiondx.core.errors import InputError
 from visiondx.models import registry
-from visiondx.run import convert, folders, losses_command, notebooks, presets, runs
+from visiondx.run import (
+    convert,
+    explain_command,
+    folders,
+    losses_command,
+    notebooks,
+    presets,
+    runs,
+)
 from visiondx.run.checks import DIRECTIONS, TEMPLATES, absolute, check_target
 
 
@@ -127,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     convert.register(commands)
     losses_command.add(commands, _run_and_tell)
+    explain_command.add(commands, _run_and_tell)
     return parser
 
 
@@ -195,6 +204,9 @@ def _try_target(values: dict[str, Any]) -> None:
 
     Only where the notebook says of what task it is; others find that out themselves.
     """
+    if "what" in values and isinstance(values.get("painter"), str):
+        explain_command.try_question(values)
+        return
     generator, spec = values.get("generator"), values.get("target")
     if not isinstance(spec, str) or ":" not in spec or "task" not in values:
         return

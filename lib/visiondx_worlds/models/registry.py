@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from visiondx.models.encoder import Encoder
     from visiondx.models.generator import StyleGenerator
+    from visiondx.models.painter import Painter
     from visiondx.models.segmenter import Segmenter
     from visiondx.models.target import Target
 
 ENCODER = "encoder-"  # prefix of an encoder's name in the zoo
 SEGMENTER = "segmenter-"
+# of the parts of the embedded painter, its UNets: that of its four steps, and that which taught it
+PAINTER, TEACHER = "painter-lcm", "painter-unet"
 
 
 def targets(task: str | None = None, world: str | None = None) -> list[str]:
@@ -54,6 +57,11 @@ def generators() -> list[str]:
 def segmenters() -> list[str]:
     """Names of the embedded segmenters."""
     return [n.removeprefix(SEGMENTER) for n in sorted(zoo.manifest()) if n.startswith(SEGMENTER)]
+
+
+def painters() -> list[str]:
+    """Names of the embedded painters."""
+    return ["embedded"] if PAINTER in zoo.manifest() else []
 
 
 def unlisted(kind: str) -> list[str]:
@@ -111,6 +119,22 @@ def segmenter(name: str) -> Segmenter:
     from visiondx_worlds.models.segmenter import load_segmenter
 
     return load_segmenter(name)
+
+
+def painter(name: str, device: str | torch.device = "cpu") -> Painter:
+    """The embedded painter in four steps, see ``painter.load_painter``."""
+    from visiondx_worlds.models.painter import load_painter
+
+    zoo.choose("painter", name, painters())
+    return load_painter(device=device)
+
+
+def painter_size(name: str) -> int:
+    """Pixels of the pictures that the embedded painter paints; none of its parts is loaded."""
+    from visiondx.models.painter_files import folder_size
+
+    zoo.choose("painter", name, painters())
+    return folder_size(zoo.vouched(TEACHER).parents[1])
 
 
 def relevance(generator: str, encoder: str) -> Tensor | None:
