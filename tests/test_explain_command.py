@@ -116,7 +116,7 @@ def test_the_command_that_is_told_asks_the_same(called, home):
     assert cli.main(["explain", *MINE, *asked, "--name", "m1", "--seed", "7"]) == 0
     path, preset, parameters, _ = called[0]
     values = notebooks.parameters(path) | parameters | {"preset": preset}
-    told = shlex.split(command_line(values))
+    told = shlex.split(command_line(values).replace("\\\n", ""))
     assert told[:2] == ["visiondx", "explain"]
     assert cli.main(told[1:]) == 0
     again = called[1][2]
@@ -166,6 +166,16 @@ def test_bad_input_is_refused_in_one_line_before_a_kernel_starts(called, capsys,
     assert named in error
     assert error.count("\n") == 1
     assert not called
+
+
+def test_words_that_the_segmenter_does_not_know_are_told_at_once(called, capsys):
+    bare = ["--target", "mine.py:bare", "--painter", "painter", "--class", "2", "--class", "1"]
+    assert cli.main(["explain", *bare, "--word", "1", "dog"]) == 0
+    assert capsys.readouterr().err == (
+        "visiondx: the segmenter has never seen the word 'class 2', so it will not look for it: "
+        "give another with --word 2 WORD.\n"
+    )
+    assert called
 
 
 def test_the_layers_are_listed(called, capsys):

@@ -168,18 +168,19 @@ def try_question(values: Mapping[str, Any]) -> None:
 
 
 def command_line(values: Mapping[str, Any]) -> str:
-    """The command that asks what a notebook's parameters ask."""
-    line = ["visiondx", "explain", "--target", values["target"], "--name", values["name"]]
+    """The command that asks what a notebook's parameters ask, a line an option."""
+    options = [["--target", values["target"]], ["--name", values["name"]]]
     for what in values["what"]:
-        line += ["--neuron" if re.fullmatch(r"[^+*]+:\d[\d:]*", str(what)) else "--class", what]
-    for name, word in values["words"].items():
-        line += ["--word", name, word]
+        unit = re.fullmatch(r"[^+*]+:\d[\d:]*", str(what))
+        options.append(["--neuron" if unit else "--class", what])
+    options += [["--word", name, word] for name, word in values["words"].items()]
     for name in (*PASSED, *MODELS):
         if values[name] not in ("", None):
-            line += [f"--{name}", values[name]]
+            options.append([f"--{name}", values[name]])
     if values["preset"] != "embedded":
-        line += ["--preset", values["preset"]]
-    return shlex.join(map(str, line))
+        options.append(["--preset", values["preset"]])
+    lines = [shlex.join(map(str, option)) for option in options]
+    return " \\\n    ".join(["visiondx explain", *lines])
 
 
 def opening_lines(values: Mapping[str, Any]) -> str:

@@ -53,15 +53,16 @@ def write_explanation(
             for name, value in {
                 **(asked or {}),
                 "Explained": found.names,
+                "Looked for": list(dict.fromkeys(word for word in found.words if word)),
                 "Template": found.found.prompt.template,
             }.items()
         },
         parts=parts,
-        judged=any(part["covered"] for part in parts),
+        judged=any(part["covered"] is not None for part in parts),
         classes=any(part["kind"] is not None for part in parts),
         pictures=found.images.shape[1],
         starts=found.found.losses.shape[1],
-        delta=f"{found.delta:.0%}",
+        delta=f"{100 * found.delta:.3g} %",
         csv=data_uri(frame.to_csv(index=False).encode(), "text/csv;charset=utf-8"),
         next_steps=_next_steps(found),
         command=command,
@@ -209,7 +210,6 @@ def python_lines(found: "Explanation", opened: str = "") -> str:
         f"delta={found.delta}",
         f"seed={found.found.seed}",
     ]
-    # the names of these classes are the lines' own: a dataclass is written as it is called
     lines = [
         "import visiondx as vx",
         "from visiondx.diffexplainer.explain import Settings",
