@@ -140,6 +140,34 @@ def test_a_first_start_may_be_a_word(painter, target) -> None:
     word = found.prompt.word(painter, "dog")
     torch.testing.assert_close(found.soft[0, 0], word, atol=1e-6, rtol=0)
     assert not torch.allclose(found.soft[0, 1], word)
+    aims = Objectives(target, ["bright", "dark"], 16)
+    found = search(painter, aims, settings, Free(["a", "dog"]), seed=1)
+    words = [found.prompt.word(painter, each) for each in ("a", "dog")]
+    torch.testing.assert_close(found.soft[:, 0], torch.stack(words), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.soft[0, 1], found.soft[1, 1], atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="3 words were given to begin at for 2"):
+        search(painter, aims, settings, Free(["a", "dog", "b"]), seed=1)
+
+
+def test_of_the_starts_some_may_be_taken_alone(painter, target) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    among = Words.of(painter, ["a", "b", "dog"])
+    found = search(painter, aims, QUICK, Drawn(among), seed=1)
+    second = found.only(1)
+    assert torch.equal(second.tokens, found.soft[:, 1])
+    assert second.words == [[row[1]] for row in found.words]
+    assert torch.equal(second.losses, found.losses[:, 1:])
+    assert torch.equal(second.path, found.path[:, :, 1:])
+    turned = found.only(1, 0)
+    assert torch.equal(turned.tokens, found.tokens)
+    assert torch.equal(turned.best, 1 - found.best)
+    panels = found.plot(["a word", "noise"]).axes
+    assert [panel.get_title() for panel in panels] == ["bright", "dark"]
+    drawn = [[line.get_ydata() for line in panel.lines] for panel in panels]
+    assert torch.equal(torch.tensor(drawn), found.path.permute(1, 2, 0))
+    for wrong in ((), (2,), (-1,)):
+        with pytest.raises(InputError, match="of 2: choose"):
+            found.only(*wrong)
 
 
 def test_a_killed_search_goes_on_to_the_same_result(painter, target, tmp_path, monkeypatch) -> None:

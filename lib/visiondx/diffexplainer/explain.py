@@ -10,10 +10,11 @@ is kept that does best on noise that no step saw, and how far the starts lie apa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -27,6 +28,7 @@ from visiondx.diffexplainer.ways import Free, Way
 from visiondx.models.painter import Painter
 from visiondx.search.descent import Descent, descend
 from visiondx.search.objective import Objective, State, Term, check_finite, frozen
+from visiondx.show import plots
 
 FRESH, HELD, START, CHOICE = 1, 2, 3, 5  # kinds of draws out of one seed
 
@@ -100,6 +102,33 @@ class Found:
         if self.losses.shape[1] == 1:
             return torch.full((len(self.losses),), torch.nan)
         return self.losses.std(1)
+
+    def only(self, *starts: int) -> Found:
+        """What the search would have found from these starts alone.
+
+        Raises:
+            InputError: no start, or one that there is not.
+        """
+        count = self.losses.shape[1]
+        if not starts or not all(0 <= start < count for start in starts):
+            raise InputError(f"Starts {starts} of {count}: choose one or more from 0.")
+        some = list(starts)
+        return replace(
+            self,
+            soft=self.soft[:, some],
+            words=self.words and [[row[start] for start in some] for row in self.words],
+            losses=self.losses[:, some],
+            path=self.path[:, :, some],
+        )
+
+    def plot(self, starts: Sequence[str] | None = None) -> Figure:
+        """The loss at every step, on the step's own noise: a panel an explanation, a line a start.
+
+        Args:
+            starts: their names.
+        """
+        names = starts or [f"start {number}" for number in range(self.losses.shape[1])]
+        return plots.paths(self.path, self.names, names, "loss")
 
     def images(self, painter: Painter, seeds: Sequence[int]) -> Tensor:
         """(E, len(seeds), 3, H, W) of the best starts, on the CPU: samples of x_t*(z)."""
@@ -194,8 +223,8 @@ def search(
     rows = len(aims) * starts
     which = torch.arange(len(aims)).repeat_interleave(starts)
     number = torch.arange(starts).repeat(len(aims))
-    begin = way.start(painter, prompt, starts, step_seed(seed, START)).cpu()[number]
-    state = Kept.start(kept, key, begin, settings.descent.steps)
+    begin = way.start(painter, prompt, len(aims), starts, step_seed(seed, START))
+    state = Kept.start(kept, key, begin.cpu().flatten(0, 1), settings.descent.steps)
     chunk = max(1, settings.batch // settings.noises)
     total = rows * (settings.descent.steps + 1)
     with frozen(painter, aims.target), tqdm(total=total, desc="prompts", mininterval=1.0) as bar:

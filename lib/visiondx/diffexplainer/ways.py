@@ -10,11 +10,13 @@ A way turns a variable of R rows, one a search, into the tokens that the painter
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from visiondx.core.errors import InputError
 from visiondx.core.seeds import step_seed
 from visiondx.diffexplainer.hard_prompts import Words, annealed, gumbel
 from visiondx.diffexplainer.prompts import SoftPrompt
@@ -30,8 +32,10 @@ class Way(ABC):
         """What tells it from other ways, as JSON values."""
 
     @abstractmethod
-    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
-        """(S, k, ...) where S searches begin; all explanations begin alike."""
+    def start(
+        self, painter: Painter, prompt: SoftPrompt, explanations: int, starts: int, seed: int
+    ) -> Tensor:
+        """(E, S, k, ...) where the searches of E explanations begin, S of each."""
 
     @abstractmethod
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
@@ -51,19 +55,36 @@ class Way(ABC):
 
 
 class Free(Way):
-    """Any embedding; begins as the vocabulary's are spread, the first at a word if one is given."""
+    """Any embedding; begins as the vocabulary's are spread, the first at a word if one is given.
 
-    def __init__(self, word: str | None = None) -> None:
-        self.word = word
+    Args:
+        word: one for all explanations, or a list with one for each, such as the classes' labels.
+    """
+
+    def __init__(self, word: str | Sequence[str] | None = None) -> None:
+        self.word = word if word is None or isinstance(word, str) else tuple(word)
 
     @property
     def settings(self) -> tuple:
         return "free", self.word
 
-    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
-        drawn = prompt.start(painter, starts, seed)
+    def start(
+        self, painter: Painter, prompt: SoftPrompt, explanations: int, starts: int, seed: int
+    ) -> Tensor:
+        """See ``Way``.
+
+        Raises:
+            InputError: another number of words than explanations, or a word without tokens.
+        """
+        drawn = prompt.start(painter, starts, seed).repeat(explanations, 1, 1, 1)
         if self.word is not None:
-            drawn[0] = prompt.word(painter, self.word)
+            each = [self.word] * explanations if isinstance(self.word, str) else self.word
+            if len(each) != explanations:
+                raise InputError(
+                    f"{len(each)} words were given to begin at for {explanations} explanations: "
+                    "give one for each, or one for all."
+                )
+            drawn[:, 0] = torch.stack([prompt.word(painter, word) for word in each])
         return drawn
 
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
@@ -88,8 +109,10 @@ class Drawn(Way):
     def settings(self) -> tuple:
         return "drawn", self.words.texts, self.first, self.last
 
-    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
-        shape = starts, len(prompt.places), len(self.words)
+    def start(
+        self, painter: Painter, prompt: SoftPrompt, explanations: int, starts: int, seed: int
+    ) -> Tensor:
+        shape = explanations, starts, len(prompt.places), len(self.words)
         return torch.zeros(shape, device=painter.device)
 
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
@@ -113,8 +136,11 @@ class Nearest(Way):
     def settings(self) -> tuple:
         return "nearest", self.words.texts
 
-    def start(self, painter: Painter, prompt: SoftPrompt, starts: int, seed: int) -> Tensor:
-        return self.words.start(starts, len(prompt.places), step_seed(seed, 0))
+    def start(
+        self, painter: Painter, prompt: SoftPrompt, explanations: int, starts: int, seed: int
+    ) -> Tensor:
+        drawn = self.words.start(starts, len(prompt.places), step_seed(seed, 0))
+        return drawn.repeat(explanations, 1, 1, 1)
 
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
         return self.words.project(variable)

@@ -324,3 +324,44 @@ def curves(
             legend(axis, fontsize=8)
         sns.despine(figure)
     return _finish(figure)
+
+
+def paths(
+    values: Tensor,
+    panels: Sequence[str],
+    lines: Sequence[str],
+    ylabel: str = "",
+    columns: int = 4,
+) -> Figure:
+    """Values (T + 1, E, S) over the steps of E searches from S starts: a panel each, S lines.
+
+    Raises:
+        InputError: another number of panels or lines than values have.
+    """
+    if values.ndim != 3 or values.shape[1:] != (len(panels), len(lines)):
+        raise InputError(
+            f"paths needs values (steps, {len(panels)}, {len(lines)}) for {len(panels)} panels of "
+            f"{len(lines)} lines, got {tuple(values.shape)}."
+        )
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    with _style() as sns:
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.6 * columns, 1.9 * rows), sharex=True, sharey=True,
+            squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for k, axis in enumerate(axes.flat):
+            axis.set_visible(k < len(panels))
+            if k >= len(panels):
+                continue
+            for s, name in enumerate(lines):
+                axis.plot(values[:, k, s].tolist(), linewidth=1, label=figure_text(name))
+            axis.set_title(figure_text(panels[k]), fontsize=9)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(ylabel)
+        axes.flat[0].set_ylim(bottom=min(0.0, float(values.min())))
+        if len(lines) > 1:
+            legend(axes.flat[0], fontsize=7)
+        figure.supxlabel("step", fontsize=9)
+        sns.despine(figure)
+    return _finish(figure)

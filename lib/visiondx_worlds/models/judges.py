@@ -154,6 +154,16 @@ class Judges(nn.Module):
         said = {name: parts[name].argmax(-1) for name in self.groups}
         return {"binary": parts["binary"].sigmoid() > 0.5, **said}
 
+    def group_probabilities(self, images: Tensor, name: str, batch: int = 128) -> Tensor:
+        """(2, B, values): each judge's probabilities of the values of a multi-way attribute.
+
+        Raises:
+            InputError: an attribute that no judge reads.
+        """
+        if name not in self.groups:
+            raise InputError(f"No judge reads {name!r}: choose from {', '.join(self.groups)}.")
+        return self.split(self._read(images, batch)[1])[name].softmax(-1)
+
     def read_groups(self, images: Tensor, batch: int = 128) -> dict[str, tuple[Tensor, Tensor]]:
         """The value of each multi-way attribute, (B,) int64, and where the judges disagree, (B,).
 

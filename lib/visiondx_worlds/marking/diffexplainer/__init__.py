@@ -1,0 +1,1 @@
+"""DiffExplainer against the truth: what explanations show, and which features are spurious."""
