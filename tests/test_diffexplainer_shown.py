@@ -86,6 +86,9 @@ def test_a_picture_is_asked_of_target_twin_and_judges():
     assert found.values["p"][0, 0].item() == pytest.approx(by_hand[2].item(), rel=1e-5)
     # of the four black pictures none is real, though the target takes one
     assert found.values["both"].tolist() == [[True, True, False, False], [True, True, False, False]]
+    assert not found.values["shared"].any()
+    same = look("ours", target(), ["bright", 0], images, Pair(), NotBlack(), target(5.0))
+    assert torch.equal(same.values["shared"], same.values["both"])
     share = found.share("taken")
     assert (share.value, share.n) == (pytest.approx(5 / 8), 4)
     assert found.share("taken", 1).value == pytest.approx(3 / 4)
@@ -153,7 +156,7 @@ def test_reasons_tell_a_bad_place_from_a_short_search_and_from_the_painter():
     why = table["why"].tolist()
     assert "more steps" in why[0]
     assert "more starts" in why[1]
-    assert "no better picture" in why[2]
+    assert "does no better" in why[2]
     assert why[3] == ""
     longer = replace(found, path=torch.full((3, 4, 2), 1.0))  # too short to tell
     assert reasons(longer, shown, words)["fell"].eq(0).all()

@@ -11,10 +11,12 @@ a photograph of anything the second without the first. So both are measured on e
     named          both judges see the class that was asked for
     real           as near to renders as 95 % of held-out renders are, see ``zoom.kept.Realism``
     both           taken and real
+    shared         taken, by the twin too, and real
     object         the part of the picture in which the segmenter finds the class's word
 
-A picture that fools the target need not fool the judges: they are networks of other kinds, trained
-on other renders. Of photographs there are no judges, and what they would say is left out.
+A real picture that was changed a little fools the target and stays real: then the twin tells that
+the evidence is about the weights of one network. Judges are networks of other kinds, trained on
+other renders. Of photographs there are no judges, and what they would say is left out.
 """
 
 from __future__ import annotations
@@ -142,6 +144,8 @@ def look(
         flat = torch.cat([realism.real(part) for part in images.flatten(0, 1).split(128)])
         values["real"] = flat.cpu().view(shape)
         values["both"] = values["taken"] & values["real"]
+        if twin is not None:
+            values["shared"] = values["both"] & values["twin"]
     labels = tuple(target.labels)
     names = tuple(labels[number] for number in numbers)
     if segmenter is not None:
@@ -214,7 +218,7 @@ def _why(reached: float, by_word: float, fell: float) -> str:
         return "the search ends below the word, in a bad place: more starts"
     if fell > FALLING:
         return "the loss still falls: more steps"
-    return "the painter knows no better picture of it"
+    return "its word does no better: the painter does not paint what the target knows"
 
 
 def seen_shares(judges: Judges, images: Tensor, name: str) -> np.ndarray:
