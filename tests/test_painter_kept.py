@@ -58,7 +58,7 @@ def test_the_folder_is_a_painter_and_the_kinds_differ(kept) -> None:
     }
     teacher, four = load_painter("teacher"), load_painter()
     assert (teacher.steps, four.steps) == (25, 4)
-    assert teacher.guidance == four.guidance == painter.GUIDANCE
+    assert [teacher.guidance, four.guidance] == [painter.KINDS[k][2] for k in ("teacher", "lcm")]
     assert (four.size, four.context_length) == (64, 48)
     official = Painter.load(folder)
     settings = {"steps": 3, "guidance": 2.0}
