@@ -27,6 +27,7 @@ from visiondx_worlds.models.embedded_targets import save_target
 from visiondx_worlds.models.scene_classifier import MEAN, STD, build_scene_classifier
 from visiondx_worlds.training.adversarial import pgd
 from visiondx_worlds.worlds import scenes
+from visiondx_worlds.worlds.distributions import Distribution
 
 POOL = 24_000  # renders that all of them share
 POOL_SEED = 0
@@ -105,8 +106,10 @@ class SceneImages:
         return self.pixels[rows].float() / 255
 
     @classmethod
-    def draw(cls, count: int, seed: int, distribution: str = "scenes-train") -> SceneImages:
-        """`count` scenes of a distribution of ``data/worlds``, 12 KB each."""
+    def draw(
+        cls, count: int, seed: int, distribution: str | Distribution = "scenes-train"
+    ) -> SceneImages:
+        """`count` scenes of a distribution, or of one of ``data/worlds`` by name; 12 KB each."""
         attributes = scenes.sample(count, seed, distribution=distribution)
         rows = torch.arange(count).split(1024)
         parts = [

@@ -170,10 +170,16 @@ class World:
 
     def render(self, attributes: Attributes, size: int | None = None) -> Tensor:
         """Images (B, 3, size, size) in [0, 1]; differentiable in the continuous attributes."""
+        return self.in_chunks(self.draw, attributes, size)
+
+    def in_chunks(
+        self, draw: Callable[[Attributes, int], Tensor], attributes: Attributes, size: int | None
+    ) -> Tensor:
+        """What ``draw(chunk, size)`` makes of all chunks of the rows, one after another."""
         size = self.size if size is None else size
         keep_memory()
         rows = self.chunk * torch.get_num_threads()
-        return torch.cat([self.draw(part, size) for part in attributes.split(rows)])
+        return torch.cat([draw(part, size) for part in attributes.split(rows)])
 
     # Words.
     def caption(self, attributes: Attributes, seed: int) -> list[str]:

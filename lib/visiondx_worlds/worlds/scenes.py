@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -214,6 +215,14 @@ class Scenes(World):
 
     def draw(self, attributes: Attributes, size: int) -> Tensor:
         return draw_scene(attributes, size)
+
+    def render_context(self, attributes: Attributes, size: int | None = None) -> Tensor:
+        """The same pictures (B, 3, size, size) without their objects, states and shadows.
+
+        All else stands where it stood: the place, its light and weather, who was beside the object
+        and the box in front. The class makes no difference.
+        """
+        return self.in_chunks(partial(draw_scene, objects=False), attributes, size)
 
     def masks(self, attributes: Attributes, size: int | None = None) -> dict[str, Tensor]:
         """Visible coverage (B, size, size) in [0, 1] of each of five:
