@@ -1,7 +1,7 @@
 """What a class's features truly answer to: the object without its place, the place without it.
 
 The labels that Salient ImageNet asks people for, by intervention instead. Of one scene the renderer
-draws four pictures: the object before a neutral background, that background alone, the class's
+draws three pictures: the object before a neutral background, that background alone, the class's
 context alone. A feature is core where the object alone raises it more than the context alone does,
 both measured against the neutral background alone, and spurious where it is the other way round.
 """
