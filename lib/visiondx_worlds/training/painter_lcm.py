@@ -65,7 +65,8 @@ def new_lcm_scheduler(config: LCMConfig) -> LCMScheduler:
 
 def new_student(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
     """The teacher's UNet with one input more, the guidance, which at first changes nothing."""
-    settings = {**teacher.config, "time_cond_proj_dim": TOLD}
+    kept = {name: value for name, value in teacher.config.items() if not name.startswith("_")}
+    settings = {**kept, "time_cond_proj_dim": TOLD}  # "_name_or_path" is of this machine
     student = UNet2DConditionModel.from_config(settings)
     missing, unexpected = student.load_state_dict(teacher.state_dict(), strict=False)
     if missing != ["time_embedding.cond_proj.weight"] or unexpected:
