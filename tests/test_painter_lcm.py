@@ -55,6 +55,12 @@ def test_the_students_guidance_changes_nothing_at_first(teacher) -> None:
     assert not torch.allclose(made, other)
 
 
+def test_a_students_configuration_names_no_folder(teacher, tmp_path) -> None:
+    teacher.save_pretrained(tmp_path)
+    student = new_student(type(teacher).from_pretrained(tmp_path))
+    assert str(tmp_path) not in str(dict(student.config))
+
+
 def test_a_true_teacher_leads_back_along_the_way_it_came() -> None:
     source = torch.Generator().manual_seed(0)
     truth, noise = torch.randn(2, 3, 4, 2, 2, generator=source)
