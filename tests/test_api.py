@@ -19,7 +19,8 @@ WORDS = [prompt(0), prompt(3)]
 NAMES = {
     "Diagnosis", "Encoder", "InputError", "LossData", "LossModel", "SearchSettings", "Sensitivity",
     "Explanation", "Painter", "Photographs", "Segmenter", "StyleGenerator", "Target", "diagnose",
-    "embed", "explain", "project", "write_diagnosis", "write_explanation", "write_page", "write_report",
+    "embed", "explain", "project", "write_diagnosis", "write_explanation", "write_page",
+    "write_report",
 }  # fmt: skip
 
 
