@@ -113,13 +113,18 @@ def _check_losses(values: Mapping[str, Any]) -> None:
         registry.check_texts(values["encoder"], sentences_of(*lists))
 
 
+def _task(values: Mapping[str, Any]) -> Any:
+    """The target's: as given, else what explanations and diagnoses are of."""
+    return values.get("task", "multiclass" if "what" in values else "binary")
+
+
 def _check_target(values: Mapping[str, Any]) -> None:
     """The target, if there is one; "" stands for those that a notebook names itself."""
     target, generator = values.get("target"), values.get("generator")
     if not isinstance(target, str):
         return
     if target:
-        task = values.get("task", "multiclass" if "what" in values else "binary")
+        task = _task(values)
         check_target(
             target, *(each if isinstance(each, str) else None for each in (task, generator))
         )
@@ -203,8 +208,7 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
         if not value or not isinstance(value, str):
             continue
         if name == "target":
-            task = "multiclass" if "what" in values else "binary"
-            found[name] = check_target(value, str(values.get("task", task)))
+            found[name] = check_target(value, str(_task(values)))
         elif name == "model":
             found[name] = check_target(value, "multiclass")
         elif name == "generator":
