@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from diffexplainer_standins import SIDE, flat, hooks, tiny, weight_image
+from painter_standins import lcm_painter
 from visiondx.core.errors import InputError
+from visiondx.core.seeds import step_seed
 from visiondx.diffexplainer.baselines import (
     DecayBlur,
     FeatureAttack,
@@ -20,9 +22,9 @@ from visiondx.diffexplainer.baselines import (
 )
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.regularisers import gaussian_blur, roll, total_variation
+from visiondx.models.denoising import Noise
 from visiondx.models.target import Target
 from visiondx.search.descent import Descent
-from zoom_standins import real
 
 AIMS = ["1:0", "dog", "-1:2"]
 PLAIN = VariationJitter(steps=20, eta=0.1, weight=0, jitter=0)
@@ -144,42 +146,49 @@ def test_an_attack_ends_on_the_ball_along_the_weights():
 
 
 class Codes(nn.Module):
-    """A generator whose w is its style, and whose image is linear in it: w brightens pixels."""
+    """A painter whose pictures are its noise, darker or brighter than grey, whatever the words."""
 
-    resolution = SIDE
+    size = SIDE
 
-    def sample_w(self, n: int, seed: int) -> Tensor:
-        noise = torch.randn(n, 3 * SIDE**2, generator=torch.Generator().manual_seed(seed))
-        return 2 + 0.5 * noise
+    def noise(self, seeds: list[int]) -> Noise:
+        return Noise.draw(seeds, (3, SIDE, SIDE), 1)
 
-    def styles(self, w: Tensor) -> Tensor:
-        return w
+    def tokens(self, texts: list[str]) -> Tensor:
+        return torch.zeros(len(texts), 4)
 
-    def synthesize(self, s: Tensor) -> Tensor:
-        return (0.5 + 0.01 * (s - 2)).view(-1, 3, SIDE, SIDE)
+    def encode(self, ids: Tensor) -> Tensor:
+        return ids
 
-
-def test_a_generator_prior_ends_where_pull_and_slope_balance():
-    """min over z of -0.01 a·(sd z) + pull mean z²: z = 0.01 sd a D / (2 pull)."""
-    target, generator, pull = flat(), Codes(), 0.002
-    found = generator_prior(
-        target, AIMS[:1], generator, 2, GeneratorPrior(steps=300, eta=0.1, pull=pull)
-    )
-    many = generator.sample_w(2000, 0)
-    mean, sd = many.mean(0), many.std(0)
-    a = weight_image(target, 0).flatten()
-    w = mean + sd * (0.01 * sd * a * len(a) / (2 * pull))
-    assert torch.allclose(found.images[0], generator.synthesize(w).expand(2, -1, -1, -1), atol=1e-3)
+    def forward(self, condition: Tensor, noise: Noise) -> Tensor:
+        assert len(condition) == len(noise.start) == noise.steps.shape[1]
+        return 0.5 + 0.01 * noise.start
 
 
-def test_a_stylegan_climbs_from_seeded_codes():
-    generator, _ = real(8)
-    target, few = tiny(), GeneratorPrior(steps=12, eta=0.2, pull=0.0)
-    start = generator.synthesize(generator.styles(generator.sample_w(4, 3)))
-    before, _ = Objectives(target, ["fc:0", "cat"], 8)(start.unflatten(0, (2, 2)))
-    found = generator_prior(target, ["fc:0", "cat"], generator, 2, few, seed=3)
-    assert (found.loss < before.detach()).all()
-    assert found.images.shape == (2, 2, 3, 8, 8)
+def test_a_generator_prior_ends_on_the_sphere_along_the_weights():
+    """max of a·z with |z| = sqrt(D): z = sqrt(D) a / |a|."""
+    target = flat()
+    few = GeneratorPrior(steps=300, eta=0.15)
+    found = generator_prior(target, AIMS[:1], Codes(), 2, few)
+    a = weight_image(target, 0)
+    expected = 0.5 + 0.01 * math.sqrt(a.numel()) * a / a.norm()
+    assert torch.allclose(found.images[0], expected.expand(2, -1, -1, -1), atol=2e-3)
+
+
+def test_a_painter_climbs_from_seeded_noise_whatever_the_batch(tmp_path):
+    painter = lcm_painter(tmp_path)
+    target, few = tiny(painter.size), GeneratorPrior(steps=8, eta=0.5, words="a dog")
+    noise = painter.noise([step_seed(3, row) for row in range(4)])
+    with torch.no_grad():
+        words = painter.encode(painter.tokens(["a dog"])).expand(4, -1, -1)
+        start = noise.start / noise.start.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        codes = start * math.sqrt(noise.start[0].numel())
+        before = painter(words, Noise(codes, noise.steps)).unflatten(0, (2, 2))
+        loss, _ = Objectives(target, ["fc:0", "cat"], painter.size)(before)
+    found = generator_prior(target, ["fc:0", "cat"], painter, 2, few, seed=3)
+    assert (found.loss < loss).all()
+    assert found.images.shape == (2, 2, 3, painter.size, painter.size)
+    parts = generator_prior(target, ["fc:0", "cat"], painter, 2, few, seed=3, batch=3)
+    assert torch.allclose(found.images, parts.images, atol=1e-3)
     assert hooks(target) == 0
     assert all(p.requires_grad for p in target.parameters())
 
@@ -222,7 +231,7 @@ def test_a_nan_names_step_aim_and_start():
         (lambda: DecayBlur(eta=0.0), "eta must be above 0"),
         (lambda: VariationJitter(weight=-1.0), "weight and jitter"),
         (lambda: VariationJitter(steps=0), "steps must be 1 or more"),
-        (lambda: GeneratorPrior(pull=-1.0), "pull must be 0 or more"),
+        (lambda: GeneratorPrior(eta=0.0), "eta must be above 0"),
         (lambda: FeatureAttack(radius=0.0), "radius must be above 0"),
         (lambda: decay_and_blur(flat(), ["dgo"], 1, SIDE), "the nearest is 'dog'"),
         (lambda: decay_and_blur(flat(), ["dog"], 0, SIDE), "starts and resolution"),

@@ -8,6 +8,7 @@ settings' numbers are choices.
 """
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,10 +20,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.seeds import check_seed
+from visiondx.core.seeds import check_seed, step_seed
 from visiondx.diffexplainer.objectives import Aim, Objectives
 from visiondx.diffexplainer.regularisers import gaussian_blur, roll, total_variation
-from visiondx.models.generator import StyleGenerator
+from visiondx.models.denoising import Noise
+from visiondx.models.painter import Painter
 from visiondx.models.target import Target
 from visiondx.models.trial import check_images
 from visiondx.search.batching import Batch
@@ -32,7 +34,6 @@ from visiondx.show import plots
 
 GREY = 0.5
 NOISE = 0.1  # standard deviation of the pixels of a start
-STATISTICS = 2000  # samples that tell a generator's mean w and its spread
 
 
 @dataclass(frozen=True)
@@ -92,25 +93,20 @@ class VariationJitter:
 
 @dataclass(frozen=True)
 class GeneratorPrior:
-    """How `generator_prior` runs: ``pull`` times the mean squared deviation of w from the mean w,
-    in standard deviations, is added to the loss.
-
-    Args:
-        eta: Adam's step size, in standard deviations of w.
+    """How `generator_prior` runs: the words that it paints, and steps of length ``eta`` in noise,
+    whose own length is the root of how many numbers it has, 45 of the embedded painter.
     """
 
     steps: int = 100
-    eta: float = 0.05
-    pull: float = 1.0
+    eta: float = 1.0
+    words: str = "a photo"
 
     def __post_init__(self):
-        if not self.pull >= 0:
-            raise InputError(f"pull must be 0 or more, got {self.pull}.")
         _ = self.descent
 
     @property
     def descent(self) -> Descent:
-        return Descent(self.steps, self.eta, "adam")
+        return Descent(self.steps, self.eta, "unit")
 
 
 @dataclass(frozen=True)
@@ -211,31 +207,39 @@ def variation_and_jitter(
 def generator_prior(
     target: Target,
     aims: Sequence[Aim | str | int],
-    generator: StyleGenerator,
+    painter: Painter,
     starts: int = 1,
     settings: GeneratorPrior | None = None,
     seed: int = 0,
     batch: int | None = None,
 ) -> Maximised:
-    """Ascent in the w of a generator, pulled towards their mean, from random w.
+    """Ascent in a generator's codes: the noise from which a painter paints, under fixed words.
 
-    Arguments and errors as for ``decay_and_blur``.
+    Nguyen et al. climb the codes of a network that generates pictures of the target's kind. Here
+    that is the painter of the search in words, so the two differ in what is searched alone. Noise
+    of many numbers lies near a sphere, and a painter knows no other: each step ends on it.
+
+    Arguments and errors as for ``decay_and_blur``; the painter's for the words.
     """
     settings = settings or GeneratorPrior()
-    objectives = _bind(target, aims, starts, generator.resolution, seed)
-    many = generator.sample_w(STATISTICS, seed)
-    mean, spread = many.mean(0), many.std(0).clamp_min(1e-6)
+    objectives = _bind(target, aims, starts, painter.size, seed)
     rows = len(objectives) * starts
-    start = ((generator.sample_w(rows, seed) - mean) / spread).unflatten(0, (-1, starts))
+    noise = painter.noise([step_seed(seed, row) for row in range(rows)])
+    with torch.no_grad():
+        condition = painter.encode(painter.tokens([settings.words]))
+    radius = math.sqrt(noise.start[0].numel())
 
-    def draw(codes: Tensor) -> Tensor:
-        return generator.synthesize(generator.styles(mean + spread * codes))
+    def project(codes: Tensor, rows: Tensor, step: int) -> Tensor:
+        return codes * (radius / codes.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
 
-    pull = settings.pull * Term("pull", lambda s: s["variable"].square().mean(1))
+    def draw(codes: Tensor, rows: Tensor) -> Tensor:
+        given = Noise(codes, noise.steps[:, rows])
+        return painter(condition.expand(len(codes), -1, -1), given)
+
+    start = project(noise.start, torch.arange(rows), 0).unflatten(0, (-1, starts))
     return _run(
-        "generator prior", objectives, start, settings, seed, batch, draw, None, (pull,),
-        generator=generator,
-    )  # fmt: skip
+        "generator prior", objectives, start, settings, seed, batch, draw, project, painter=painter
+    )
 
 
 def feature_attack(
@@ -274,18 +278,20 @@ class _Ascent(Objective):
     """Rows of one aim and one start each: the aims' losses, and regularisers.
 
     Args:
-        objectives: of R aims, those of the rows. draw: variable (R, …) -> images (R, 3, H, W).
-        regularisers: of the state's "images" and "variable". shifts: (T + 1, R, 2) jitter, or None.
+        objectives: of R aims, those of the rows. rows: (R,) their numbers in the whole batch.
+        draw: variable (R, …) and rows -> images (R, 3, H, W). regularisers: of the state's
+        "images". shifts: (T + 1, R, 2) jitter, or None.
     """
 
     def __init__(
         self,
         objectives: Objectives,
-        draw: Callable[[Tensor], Tensor],
+        rows: Tensor,
+        draw: Callable[[Tensor, Tensor], Tensor],
         regularisers: Sequence[Term],
         shifts: Tensor | None,
     ):
-        self.objectives, self.draw, self.shifts = objectives, draw, shifts
+        self.objectives, self.rows, self.draw, self.shifts = objectives, rows, draw, shifts
         self._terms = (Term("objective", lambda s: s["loss"]), *regularisers)
         self.noisy, self.step = shifts is not None, 0
 
@@ -294,18 +300,18 @@ class _Ascent(Objective):
         return self._terms
 
     def observe(self, variable: Tensor) -> State:
-        images = self.draw(variable)
+        images = self.draw(variable, self.rows)
         seen = images if self.shifts is None else roll(images, self.shifts[self.step])
         self.step += 1
         loss, _ = self.objectives(seen[:, None])
-        return {"loss": loss[:, 0], "images": images, "variable": variable}
+        return {"loss": loss[:, 0], "images": images}
 
     def read(self, state: State) -> Tensor:
         return state["loss"]
 
     def index(self, rows: Tensor) -> "_Ascent":
         some = copy.copy(self)
-        some.objectives = self.objectives.index(rows)
+        some.objectives, some.rows = self.objectives.index(rows), self.rows[rows]
         some.shifts = None if self.shifts is None else self.shifts[:, rows]
         return some
 
@@ -317,11 +323,11 @@ def _run(
     settings: DecayBlur | VariationJitter | GeneratorPrior | FeatureAttack,
     seed: int | None,
     limit: int | None,
-    draw: Callable[[Tensor], Tensor],
+    draw: Callable[[Tensor, Tensor], Tensor],
     project: Callable[[Tensor, Tensor, int], Tensor] | None,
     regularisers: Sequence[Term] = (),
     shifts: Tensor | None = None,
-    generator: StyleGenerator | None = None,
+    painter: Painter | None = None,
 ) -> Maximised:
     """The descent of all rows, from ``start`` (E, S, …).
 
@@ -333,17 +339,18 @@ def _run(
     whose = torch.arange(aims, device=start.device).repeat_interleave(starts)
     total = len(variable) * (settings.steps + 1)
     with (
-        frozen(objectives.target, generator),
+        frozen(objectives.target, painter),
         tqdm(total=total, desc=method, unit="image") as bar,
     ):
-        canvas = generator or SimpleNamespace(resolution=start.shape[-1])
+        canvas = SimpleNamespace(resolution=painter.size if painter else start.shape[-1])
         batch = Batch.start(limit, canvas, variable)
 
         def some(first: int, last: int) -> tuple[Tensor, Tensor]:
             own = objectives.index(whose[first:last])
             jitter = None if shifts is None else shifts[:, first:last]
+            rows = torch.arange(first, last, device=variable.device)
             steps = descend(
-                _Ascent(own, draw, regularisers, jitter),
+                _Ascent(own, rows, draw, regularisers, jitter),
                 variable[first:last],
                 settings.descent,
                 lambda row: f"{own.names[row]!r}, start {(first + row) % starts}",
@@ -352,7 +359,7 @@ def _run(
             )
             last_step = deque(steps, maxlen=1).pop()  # the others are let go of
             with torch.no_grad():
-                images = draw(last_step.variable)  # no row leaves before
+                images = draw(last_step.variable, rows)  # no row leaves before
                 loss, _ = own(images[:, None])
             return images.cpu(), loss[:, 0].cpu()
 
@@ -364,7 +371,7 @@ def _run(
     )  # fmt: skip
 
 
-def _pixels(variable: Tensor) -> Tensor:
+def _pixels(variable: Tensor, rows: Tensor) -> Tensor:
     """The image whose distance from grey this is."""
     return GREY + variable
 
