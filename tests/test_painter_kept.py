@@ -9,7 +9,7 @@ from visiondx_worlds.models import painter, zoo
 from visiondx_worlds.models.painter import load_painter, load_part, save_part, save_words
 from visiondx_worlds.models.tiny_encoder import load_encoder
 from visiondx_worlds.training.painter_autoencoder import AutoencoderConfig, new_autoencoder
-from visiondx_worlds.training.painter_lcm import LCMConfig, new_lcm_scheduler, new_student
+from visiondx_worlds.training.painter_quick import new_student
 from visiondx_worlds.training.painter_unet import UNetConfig, new_scheduler, new_unet
 
 ABOUT = {"notebook": "train/14_painter.ipynb", "seed": 3}
@@ -28,8 +28,8 @@ def kept(tmp_path, monkeypatch):
     save_part("unet", unet, scheduler=new_scheduler(), **ABOUT)
     student = new_student(unet)
     torch.nn.init.normal_(student.time_embedding.cond_proj.weight)
-    save_part("lcm", student, scheduler=new_lcm_scheduler(LCMConfig()), **ABOUT)
-    return tmp_path / "weights" / "painter", {"vae": vae, "unet": unet, "lcm": student}
+    save_part("quick", student, scheduler=new_scheduler(), **ABOUT)
+    return tmp_path / "weights" / "painter", {"vae": vae, "unet": unet, "quick": student}
 
 
 def test_a_part_is_written_as_fp16_and_vouched_for(kept) -> None:
@@ -54,11 +54,11 @@ def test_a_part_is_written_as_fp16_and_vouched_for(kept) -> None:
 def test_the_folder_is_a_painter_and_the_kinds_differ(kept) -> None:
     folder, _ = kept
     assert {path.name for path in folder.iterdir()} == {
-        *("vae", "unet", "text_encoder", "tokenizer", "scheduler", "lcm")
+        *("vae", "unet", "text_encoder", "tokenizer", "scheduler", "quick")
     }
     teacher, four = load_painter("teacher"), load_painter()
     assert (teacher.steps, four.steps) == (25, 4)
-    assert [teacher.guidance, four.guidance] == [painter.KINDS[k][2] for k in ("teacher", "lcm")]
+    assert [teacher.guidance, four.guidance] == [painter.KINDS[k][2] for k in ("teacher", "quick")]
     assert (four.size, four.context_length) == (64, 48)
     official = Painter.load(folder)
     settings = {"steps": 3, "guidance": 2.0}
@@ -72,12 +72,12 @@ def test_the_folder_is_a_painter_and_the_kinds_differ(kept) -> None:
 
 def test_altered_weights_and_other_kinds_are_refused(kept) -> None:
     folder, _ = kept
-    path = folder / "lcm" / "unet" / "diffusion_pytorch_model.safetensors"
+    path = folder / "quick" / "unet" / "diffusion_pytorch_model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="altered"):
         load_painter()
     load_painter("teacher")
-    with pytest.raises(InputError, match=r"'turbo'.*lcm"):
+    with pytest.raises(InputError, match=r"'turbo'.*quick"):
         load_painter("turbo")

@@ -1,7 +1,7 @@
 """The embedded painter: kept in data/weights/painter in diffusers' format, vouched for by the zoo.
 
 vae/ unet/ text_encoder/ tokenizer/ scheduler/      the teacher, as any Stable Diffusion folder
-lcm/unet/ lcm/scheduler/                            the same painter in four steps
+quick/unet/ quick/scheduler/                        the same painter in four steps
 
 painter = load_painter()                            # four steps
 teacher = load_painter("teacher")                   # 25 steps
@@ -18,7 +18,6 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
-    LCMScheduler,
     SchedulerMixin,
     UNet2DConditionModel,
 )
@@ -37,10 +36,10 @@ PARTS = {
     "vae": (Path("vae"), AutoencoderKL),
     "text": (Path("text_encoder"), CLIPTextModel),
     "unet": (Path("unet"), UNet2DConditionModel),
-    "lcm": (Path("lcm", "unet"), UNet2DConditionModel),
+    "quick": (Path("quick", "unet"), UNet2DConditionModel),
 }
-# painters: UNet, the scheduler beside it, and guidance, chosen by the judges' view of seeds 0-7
-KINDS = {"lcm": ("lcm", LCMScheduler, 2.5), "teacher": ("unet", DDIMScheduler, 4.0)}
+# painters: UNet, steps, and guidance, chosen by the judges' view of seeds 0-7
+KINDS = {"quick": ("quick", 4, 4.0), "teacher": ("unet", 25, 4.0)}
 
 
 def save_part(
@@ -104,23 +103,23 @@ def load_words(
     return load_part("text", device), tokenizer
 
 
-def load_painter(kind: str = "lcm", device: str | torch.device = "cpu") -> Painter:
+def load_painter(kind: str = "quick", device: str | torch.device = "cpu") -> Painter:
     """The embedded painter of 64 px pictures.
 
     Args:
-        kind: "lcm", in four steps, or "teacher", in 25.
+        kind: "quick", in the four steps that it was distilled for, or "teacher", in 25.
 
     Raises:
         InputError: another kind, or missing, altered or damaged weights.
     """
     zoo.choose("painter", kind, list(KINDS))
-    part, scheduling, guidance = KINDS[kind]
+    part, steps, guidance = KINDS[kind]
     folder = data_dir() / "weights" / FOLDER / PARTS[part][0].parent / "scheduler"
     with reading(folder, "restore it with 'git checkout data/weights'"):
-        scheduler = scheduling.from_pretrained(folder, local_files_only=True)
+        scheduler = DDIMScheduler.from_pretrained(folder, local_files_only=True)
     unet = load_part(part, device)
     painter = Painter(load_part("vae", device), unet, *load_words(device), scheduler)
-    painter.guidance = guidance
+    painter.steps, painter.guidance = steps, guidance
     return painter
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ENCODER = "encoder-"  # prefix of an encoder's name in the zoo
 SEGMENTER = "segmenter-"
 # of the parts of the embedded painter, its UNets: that of its four steps, and that which taught it
-PAINTER, TEACHER = "painter-lcm", "painter-unet"
+PAINTER, TEACHER = "painter-quick", "painter-unet"
 
 
 def targets(task: str | None = None, world: str | None = None) -> list[str]:
