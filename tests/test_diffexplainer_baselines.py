@@ -176,7 +176,7 @@ def test_a_generator_prior_ends_on_the_sphere_along_the_weights():
 
 def test_a_painter_climbs_from_seeded_noise_whatever_the_batch(tmp_path):
     painter = lcm_painter(tmp_path)
-    target, few = tiny(painter.size), GeneratorPrior(steps=8, eta=0.5, words="a dog")
+    target, few = tiny(), GeneratorPrior(steps=8, eta=0.5, words="a dog")
     noise = painter.noise([step_seed(3, row) for row in range(4)])
     with torch.no_grad():
         words = painter.encode(painter.tokens(["a dog"])).expand(4, -1, -1)

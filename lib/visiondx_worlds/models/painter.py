@@ -39,7 +39,7 @@ PARTS = {
     "quick": (Path("quick", "unet"), UNet2DConditionModel),
 }
 # painters: UNet, steps, and guidance, chosen by the judges' view of seeds 0-7
-KINDS = {"quick": ("quick", 4, 4.0), "teacher": ("unet", 25, 4.0)}
+KINDS = {"quick": ("quick", 4, 6.0), "teacher": ("unet", 25, 4.0)}
 
 
 def save_part(
