@@ -217,6 +217,8 @@ def test_a_preference_by_hand() -> None:
     # ranks .8: 3, then .1 and -.1: the same two; the negative one has 1 or 2 of 6
     assert found.wilcoxon > 0.25
     assert found.difference.value == pytest.approx(0.2, abs=1e-6)
+    assert prefer(ours, other, least=0.5).ties == 3
+    assert prefer(ours, ours + 0.04).share.n == 0  # hardly surer
     back = prefer(other, ours)
     assert back.share.value == pytest.approx(1 / 3)
     assert (back.p, back.wilcoxon) == (pytest.approx(found.p), pytest.approx(found.wilcoxon))
@@ -259,6 +261,8 @@ def test_other_features_are_not_compared(other: Tensor) -> None:
         prefer(torch.zeros(2), other)
     with pytest.raises(InputError, match="one at least"):
         prefer(torch.zeros(0), torch.zeros(0))
+    with pytest.raises(InputError, match="least is 0"):
+        prefer(torch.zeros(2), torch.zeros(2), least=0)
 
 
 def test_exchanged_explanations_are_recognised_by_chance() -> None:

@@ -25,6 +25,7 @@ from visiondx_worlds.marking.diffexplainer.wanted import CONCEPTS, DRAWS
 from visiondx_worlds.models.judges import Judges
 from visiondx_worlds.worlds.scenes import CLASSES
 
+LEAST = 0.05  # of a judge's confidence: below, it is hardly surer of one than of the other
 SHOWS = ("the object alone", "the object in a place", "a place alone", "neither")
 
 
@@ -75,9 +76,9 @@ def recognised(seen: Tensor, concept: Tensor) -> Tensor:
 class Preference:
     """How often the first of two explanations is preferred, of F features.
 
-    share: of the features where the two differ, with Wilson's interval. ties: where they do not.
-    p: exact binomial test that neither is preferred. wilcoxon: signed-rank test that the
-    differences lie around 0. difference: their mean. Tests have two
+    share: of the features where the two differ, with Wilson's interval. ties: where they hardly do.
+    p: exact binomial test of a share of a half. wilcoxon: signed-rank test that the
+    differences of these features lie around 0. difference: their mean. Tests have two
     sides.
     """
 
@@ -98,7 +99,9 @@ class Preference:
         }
 
 
-def prefer(ours: Tensor, other: Tensor, groups: Tensor | None = None) -> Preference:
+def prefer(
+    ours: Tensor, other: Tensor, groups: Tensor | None = None, least: float = LEAST
+) -> Preference:
     """Compare two explanations of each of F features, by what judges see of the right concept.
 
     Args:
@@ -106,22 +109,25 @@ def prefer(ours: Tensor, other: Tensor, groups: Tensor | None = None) -> Prefere
             is (McNemar's exact test).
         groups: (F,), such as the concepts: means over each are compared, for features of one
             concept are no independent witnesses.
+        least: the difference from which on one is preferred; below, they are tied.
 
     Raises:
-        InputError: no features, or another number of them on either side.
+        InputError: no features, another number of them on either side, or a least of 0 or below.
     """
     if ours.shape != other.shape or ours.ndim != 1 or not len(ours):
         raise InputError(
             f"Compare the same features, one at least: got {tuple(ours.shape)} and "
             f"{tuple(other.shape)}."
         )
+    if not least > 0:
+        raise InputError(f"least is {least}: give a difference above 0, for none is a tie.")
     from scipy.stats import binomtest, wilcoxon  # slow to import
 
     difference = ours.double() - other.double()
     if groups is not None:
         difference = torch.stack([difference[groups == g].mean() for g in groups.unique()])
     d = difference.numpy()
-    differs = d != 0
+    differs = np.abs(d) >= least
     won = d[differs] > 0
     count = len(won)
     return Preference(
