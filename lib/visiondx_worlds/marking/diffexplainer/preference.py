@@ -77,9 +77,8 @@ class Preference:
     """How often the first of two explanations is preferred, of F features.
 
     share: of the features where the two differ, with Wilson's interval. ties: where they hardly do.
-    p: exact binomial test of a share of a half. wilcoxon: signed-rank test that the
-    differences of these features lie around 0. difference: their mean. Tests have two
-    sides.
+    p: exact binomial test of a share of a half. wilcoxon: signed-rank test that the differences of
+    these features lie around 0. Both have two sides. difference: the mean over all features.
     """
 
     share: Estimate
