@@ -10,12 +10,15 @@ from visiondx.diffexplainer.spurious import Features
 from visiondx_worlds.marking.diffexplainer.agreement import (
     agreement,
     auroc,
+    balanced,
     balanced_accuracy,
     choose_delta,
     decided,
     false_alarms,
     judged,
+    outcomes,
     roc,
+    shares,
     verdicts,
 )
 from visiondx_worlds.marking.diffexplainer.truth import FeatureTruth
@@ -117,6 +120,37 @@ def test_delta_is_chosen_on_one_half_and_marked_on_the_other() -> None:
     assert len(found.to_frame()) == 6
     # a class's features hang together: of one class, no interval can be wide
     assert (found.groups["unbiased"].low, found.groups["unbiased"].high) == (0.5, 0.5)
+
+
+def test_shares_by_hand() -> None:
+    found = shares(HALVES, 0.2, ["group", "kind"])
+    assert {key: (e.value, e.n) for key, e in found.items()} == {
+        ("unbiased", "animate"): (0.5, 2),
+        ("medium", "animate"): (1, 2),  # the cat's
+        ("medium", "inanimate"): (0.5, 2),  # spurious .1 is right, no verdict is not, undecided out
+        ("biased", "inanimate"): (1, 2),
+    }
+    assert [group for group, _ in found] == ["unbiased", "medium", "medium", "biased"]
+    # whatever the rows' index: those of one kind, cut out of a larger table
+    inanimate = HALVES[HALVES["kind"] == "inanimate"]
+    assert [e.value for e in shares(inanimate, 0.2, ["classifier"]).values()] == [0.75]
+    of_mug = balanced(HALVES[HALVES["class"] == "mug"], 0.2)
+    assert (of_mug.value, of_mug.n) == (0.5, 2)
+    assert balanced(HALVES[HALVES["class"] == "car"], 0.2) is None
+
+
+def test_outcomes_by_hand() -> None:
+    assert outcomes(FOUR, 0.05).tolist() == [
+        *("right", "right", "wrong", "no verdict", "right", "wrong", "no truth")
+    ]
+
+
+def test_without_a_verdict_there_is_no_area_but_a_mark() -> None:
+    nothing = HALVES.assign(r=NAN)
+    found = agreement(nothing, ["cat"])
+    assert np.isnan(found.auroc)
+    assert found.balanced_accuracy.value == 0
+    assert (found.undecided, found.unknown) == (1, 6)
 
 
 def test_none_in_sixty_is_not_never() -> None:

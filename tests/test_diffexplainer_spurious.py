@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from painter_standins import lcm_painter
 from toy_painter import SIZE, Colours, RedPixels, ToyPainter
 from visiondx.core.errors import InputError
+from visiondx.diffexplainer import kept as keeping
 from visiondx.diffexplainer.explain import Settings
 from visiondx.diffexplainer.spurious import discover, object_shares, probabilities, takes
+from visiondx.diffexplainer.ways import Free
 from visiondx.models.segmenter import Segmenter
 from visiondx.models.target import Target
 from visiondx.search.descent import Descent
@@ -110,6 +113,37 @@ def test_what_the_target_does_not_take_for_the_class_is_no_verdict(
     reached.save(tmp_path)
     assert "core" in (tmp_path / "features.csv").read_text()
     assert (tmp_path / "features.png").stat().st_size > 1000
+
+
+def test_a_killed_run_goes_on_to_the_same_features(target, tmp_path, monkeypatch) -> None:
+    painter, segmenter = lcm_painter(tmp_path), Segmenter(RedPixels(), ["thing", "nothing"])
+    shown = {"thing": torch.rand(3, 3, 16, 16), "nothing": torch.rand(3, 3, 16, 16)}
+    few = Settings(starts=2, noises=1, held=2, batch=4, descent=Descent(3, 0.3, "adam"))
+    how = {"k": 2, "settings": few, "pictures": 3, "seed": 4}
+    how["way"] = Free(["dog", "dog", "cat", "cat"])  # a class's features stand together
+    whole = discover(painter, target, segmenter, shown, **how)
+    monkeypatch.setattr(keeping, "SAVE_SECONDS", 0.0)
+    note, seen = keeping.Kept.note, []
+
+    def dies(self, *at):
+        note(self, *at)
+        seen.append(at)
+        if len(seen) == 6:  # in the second part of two
+            raise KeyboardInterrupt
+
+    kept = tmp_path / "kept.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping.Kept, "note", dies)
+        with pytest.raises(KeyboardInterrupt):
+            discover(painter, target, segmenter, shown, **how, kept=kept)
+    resumed = discover(painter, target, segmenter, shown, **how, kept=kept)
+    for name in ("features", "carries", "images", "taken", "r"):
+        assert torch.equal(getattr(resumed, name), getattr(whole, name)), name
+    assert resumed.to_frame().equals(whole.to_frame())
+    assert whole.found.path.shape == (4, 4, 2)
+    other = {**how, "way": Free(["dog"] * 4)}
+    with pytest.raises(InputError, match="keeps another search"):
+        discover(painter, target, segmenter, shown, **other, kept=kept)
 
 
 def test_taken_is_the_likeliest_class() -> None:

@@ -23,6 +23,7 @@ from visiondx_worlds.training.context_classifiers import (
     ROBUST,
     ContextClassifier,
     class_images,
+    context_classifier,
     save_context_classifier,
 )
 from visiondx_worlds.worlds import scenes
@@ -254,6 +255,17 @@ class Green(nn.Module):
         logits[:, 0] = 0.03
         logits[:, CLASSES.index("mug")] = (green - (red + blue) / 2).mean((1, 2))
         return logits
+
+
+def test_the_images_of_a_class_do_not_depend_on_the_others() -> None:
+    first = context_classifier("contexts-first")
+    alone = class_images(first, 2, kinds=["dog"])
+    assert list(alone) == ["dog"]
+    assert torch.equal(alone["dog"], class_images(first, 2, kinds=["bird", "dog"])["dog"])
+    with pytest.raises(InputError, match="no class 'dgo'"):
+        class_images(first, 2, kinds=["dgo"])
+    with pytest.raises(InputError, match="No classifier of tied scenes 'contexts-third'"):
+        context_classifier("contexts-third")
 
 
 def test_who_looks_at_the_place_alone_is_caught() -> None:

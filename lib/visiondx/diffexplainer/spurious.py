@@ -28,6 +28,7 @@ from visiondx.diffexplainer.explain import Found, Settings, search
 from visiondx.diffexplainer.features import last_features, top_features
 from visiondx.diffexplainer.objectives import Objectives, activation, class_number, toward
 from visiondx.diffexplainer.question import check_counts
+from visiondx.diffexplainer.ways import Way
 from visiondx.models.painter import Painter
 from visiondx.models.segmenter import Segmenter
 from visiondx.models.target import Target
@@ -156,6 +157,7 @@ def discover(
     words: Mapping[str | int, str] | None = None,
     k: int = 5,
     settings: Settings | None = None,
+    way: Way | None = None,
     pictures: int = PICTURES,
     delta: float = DELTA,
     seed: int = 0,
@@ -165,7 +167,8 @@ def discover(
 
     Args:
         images: {class, by label or number: its images (N, 3, H, W)}, on which features are ranked.
-        words: {class: what to look for}, where it is not the label. settings: of the searches.
+        words: {class: what to look for}, where it is not the label. settings, way: of the searches,
+            whose rows are the classes with the k features of each.
         pictures: that stand for the expectation of r. delta: of Eq. 6.
         kept: a file that keeps the searches.
 
@@ -188,7 +191,7 @@ def discover(
         for feature in row
     ]
     objectives = Objectives(target, aims, painter.size)
-    found = search(painter, objectives, settings, seed=seed, kept=kept)
+    found = search(painter, objectives, settings, way, seed=seed, kept=kept)
     seeds = [step_seed(step_seed(seed, _SHOWN), index) for index in range(pictures)]
     shown = found.images(painter, seeds).unflatten(0, features.shape)
     known = [segmenter.knows(word) for word in asked]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.models.image_files import files
 from visiondx.models.images import batches
 from visiondx.models.preprocess import Preprocess
 
@@ -30,17 +31,20 @@ class Photographs:
         return Photographs(tuple(self.names[row] for row in rows), self.images[list(rows)])
 
     @classmethod
-    def read(cls, folder: str | Path, resolution: int) -> "Photographs":
+    def read(cls, folder: str | Path, resolution: int, most: int | None = None) -> "Photographs":
         """All images under a folder: the shorter edge to ``resolution``, then the centre of it.
 
         Upright, and over white where they are transparent. Nothing is aligned: where a generator
         was trained on aligned faces, align them as its training images were.
 
+        Args:
+            most: of the first files alone, by their paths.
+
         Raises:
             InputError: no such folder, or no image in it that can be read.
         """
         folder = Path(folder)
-        parts, _ = batches(folder, BATCH, Preprocess((resolution, resolution)))
+        parts, _ = batches(files(folder)[:most], BATCH, Preprocess((resolution, resolution)))
         images, names, unreadable = [], [], {}
         for part in parts:
             own = [Path(name).relative_to(folder).as_posix() for name in part.names]
@@ -52,3 +56,24 @@ class Photographs:
             name, why = next(iter(unreadable.items()))
             raise InputError(f"No image in {folder} can be read, such as {name} ({why}).")
         return cls(tuple(names), torch.cat(images), unreadable)
+
+
+def class_photographs(
+    folder: str | Path, resolution: int, most: int | None = None
+) -> dict[str, Photographs]:
+    """A folder a class, as torchvision's ``ImageFolder`` has it: {its name: its photographs}.
+
+    Args:
+        most: of each class, the first files alone.
+
+    Raises:
+        InputError: no such folder, none in it, or one without an image that can be read.
+    """
+    path = Path(folder)
+    if not str(folder):
+        raise InputError("No folder of images is named: give one that holds a folder a class.")
+    found = sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    found = [each for each in found if not each.name.startswith(".")]
+    if not found:
+        raise InputError(f"{folder} holds no folder: lay its images out as {folder}/<class>/….")
+    return {each.name: Photographs.read(each, resolution, most) for each in found}

@@ -121,6 +121,7 @@ def _task(values: Mapping[str, Any]) -> Any:
 def _check_target(values: Mapping[str, Any]) -> None:
     """The target, if there is one; "" stands for those that a notebook names itself."""
     target, generator = values.get("target"), values.get("generator")
+    painter = values.get("painter")
     if not isinstance(target, str):
         return
     if target:
@@ -131,6 +132,13 @@ def _check_target(values: Mapping[str, Any]) -> None:
     elif isinstance(generator, str) and generator not in registry.offered("generators"):
         raise InputError(
             "The embedded targets never saw pictures of this generator: name your own as target, "
+            '"path/to/file.py:function".'
+        )
+    elif values.get("painter") == "":
+        raise InputError("No painter is named: give the folder of a Stable Diffusion as painter.")
+    elif isinstance(painter, str) and painter not in registry.offered("painters"):
+        raise InputError(
+            "The embedded targets never saw pictures of this painter: name your own as target, "
             '"path/to/file.py:function".'
         )
 

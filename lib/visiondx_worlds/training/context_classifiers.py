@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from torch import Tensor
 
+from visiondx.core.errors import InputError
 from visiondx.models.target import Target
 from visiondx_worlds.models.embedded_targets import save_target
 from visiondx_worlds.training.scene_classifiers import SceneClassifierConfig
@@ -58,13 +59,31 @@ CLASSIFIERS = {
 }
 
 
+def context_classifier(name: str) -> ContextClassifier:
+    """One of CLASSIFIERS.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in CLASSIFIERS:
+        raise InputError(
+            f"No classifier of tied scenes {name!r}: choose from {', '.join(CLASSIFIERS)}."
+        )
+    return CLASSIFIERS[name]
+
+
 def class_images(
-    classifier: ContextClassifier, n: int = RANKED, seed: int = RANKED_SEED
+    classifier: ContextClassifier,
+    n: int = RANKED,
+    seed: int = RANKED_SEED,
+    kinds: Sequence[str] = scenes.classes,
 ) -> dict[str, Tensor]:
-    """{class: n images (n, 3, 64, 64) as in the classifier's pictures}: its features' ranks."""
-    return {
-        name: scenes.render(classifier.pictures([name]).sample(n, seed)) for name in scenes.classes
-    }
+    """{class: n images (n, 3, 64, 64) as in the classifier's pictures}: its features' ranks.
+
+    Args:
+        kinds: of these classes alone; a class's images do not depend on the others.
+    """
+    return {name: scenes.render(classifier.pictures([name]).sample(n, seed)) for name in kinds}
 
 
 def save_context_classifier(

@@ -7,7 +7,7 @@ verdict agrees with nothing; one whose truth is undecided is left out, and count
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from visiondx_worlds.marking.diffexplainer.truth import (
 )
 
 GROUPS = (UNBIASED, MEDIUM, BIASED)
-KINDS = ("animate", "inanimate")
+RIGHT, WRONG, NO_VERDICT, NO_TRUTH = "right", "wrong", "no verdict", "no truth"
 
 
 def judged(found: Features, truth: FeatureTruth, classifier: str) -> pd.DataFrame:
@@ -58,6 +58,14 @@ def verdicts(table: pd.DataFrame, delta: float) -> pd.Series:
     return said.where(table["r"].notna(), UNKNOWN)
 
 
+def outcomes(table: pd.DataFrame, delta: float) -> pd.Series:
+    """What became of each row: RIGHT, WRONG, NO_VERDICT, or NO_TRUTH where that is undecided."""
+    said = verdicts(table, delta)
+    found = pd.Series(np.where(said == table["label"], RIGHT, WRONG), table.index)
+    found = found.where(said != UNKNOWN, NO_VERDICT)
+    return found.where(table["label"] != UNDECIDED, NO_TRUTH)
+
+
 def decided(table: pd.DataFrame) -> pd.DataFrame:
     """The rows whose truth is core or spurious."""
     return table[table["label"] != UNDECIDED]
@@ -68,9 +76,43 @@ def balanced_accuracy(table: pd.DataFrame, delta: float) -> float:
 
     NaN where there is none of either.
     """
-    table = decided(table)
-    right = (verdicts(table, delta) == table["label"]).to_numpy()
-    return _balanced(np.stack([table["label"] == SPURIOUS, right], 1))
+    return _balanced(_told(decided(table), delta))
+
+
+def balanced(table: pd.DataFrame, delta: float) -> Estimate | None:
+    """`balanced_accuracy` with its interval over other classes; None where it is NaN."""
+    clear = decided(table)
+    if set(clear["label"]) != {CORE, SPURIOUS}:
+        return None
+    return bootstrap(_told(clear, delta), _balanced, groups=_units(clear))
+
+
+def shares(table: pd.DataFrame, delta: float, by: Sequence[str]) -> dict[tuple, Estimate]:
+    """The share of verdicts that are right, for each value of some columns of `judged`.
+
+    Returns:
+        {the columns' values: share of the features whose truth is decided}, its interval over other
+        classes; in the order of GROUPS, where the first column is the group.
+    """
+    clear = decided(table)
+    right, units = _told(clear, delta)[:, 1], _units(clear)
+    found = {}
+    for values, rows in clear.reset_index(drop=True).groupby(list(by), sort=False):
+        found[values] = bootstrap(right[rows.index], groups=units[rows.index])
+    if by[0] != "group":
+        return found
+    return dict(sorted(found.items(), key=lambda each: GROUPS.index(each[0][0])))
+
+
+def _told(clear: pd.DataFrame, delta: float) -> np.ndarray:
+    """(N, 2): whether truly spurious, whether told right."""
+    right = verdicts(clear, delta) == clear["label"]
+    return np.stack([clear["label"] == SPURIOUS, right], 1).astype(float)
+
+
+def _units(clear: pd.DataFrame) -> np.ndarray:
+    """(N,): what is drawn together, a classifier's class with all of its features."""
+    return (clear["classifier"] + "/" + clear["class"]).to_numpy()
 
 
 def _balanced(rows: np.ndarray) -> float:
@@ -144,7 +186,8 @@ class Agreement:
     Intervals are over other classes: a classifier's class is drawn with all of its features.
 
     chosen_on: balanced accuracy on the classes that chose delta. auroc: on the others, as all that
-        follows. groups: {"unbiased", "medium" or "biased": share of features that agree}.
+        follows; NaN where too few features have a verdict. groups: {"unbiased", "medium" or
+        "biased": share of features that agree}.
     kinds: the same of {(group, "animate" or "inanimate")}. null_false_alarms: the share of the
         control's features called spurious, None without a control. undecided: features without a
         clear truth; unknown: those without a verdict, of the rest.
@@ -183,29 +226,14 @@ def agreement(
     chosen, held = table[chooses], table[~chooses]
     delta = choose_delta(chosen)
     clear = _both(decided(held), "marking the other classes")
-    right = (verdicts(clear, delta) == clear["label"]).to_numpy(float)
-    units = (clear["classifier"] + "/" + clear["class"]).to_numpy()
-    truth = np.stack([clear["label"] == SPURIOUS, right], 1)
-
-    def share(rows: pd.Series) -> Estimate:
-        rows = rows.to_numpy()
-        return bootstrap(right[rows], groups=units[rows])
-
-    groups, kinds = {}, {}
-    for group in GROUPS:
-        of_group = clear["group"] == group
-        if of_group.any():
-            groups[group] = share(of_group)
-        for kind in KINDS:
-            if (both := of_group & (clear["kind"] == kind)).any():
-                kinds[group, kind] = share(both)
+    said = set(clear.dropna(subset="r")["label"])
     return Agreement(
         delta,
         balanced_accuracy(chosen, delta),
-        bootstrap(truth, _balanced, groups=units),
-        auroc(held),
-        groups,
-        kinds,
+        bootstrap(_told(clear, delta), _balanced, groups=_units(clear)),
+        auroc(held) if said == {CORE, SPURIOUS} else np.nan,
+        {group: e for (group,), e in shares(held, delta, ["group"]).items()},
+        shares(held, delta, ["group", "kind"]),
         None if null is None else false_alarms(null, delta),
         int((held["label"] == UNDECIDED).sum()),
         int(clear["r"].isna().sum()),
