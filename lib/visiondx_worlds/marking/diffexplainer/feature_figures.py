@@ -134,7 +134,7 @@ def r_figure(tables: Mapping[str, pd.DataFrame], delta: float) -> Figure:
         f"{name}\n{table['r'].notna().sum()} of {len(table)}" for name, table in tables.items()
     ]
     axis.set_xticks(range(len(names)), names)
-    axis.set(ylabel="E[r]", ylim=(-0.02, None))
+    axis.set(ylabel="E[r]", ylim=(-0.02, None), xlim=(-0.5, len(names) - 0.5))
     axis.spines[["top", "right"]].set_visible(False)
     plt.close(figure)
     return figure
