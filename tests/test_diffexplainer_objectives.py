@@ -189,6 +189,22 @@ def test_wrong_names_are_refused_before_any_work(what, said):
     assert hooks(target) == 0
 
 
+def test_all_aims_may_see_the_same_images():
+    target = tiny()
+    many = Objectives(target, ["cat", "dog + 2*relu:1", "conv:3:1:2", "fox - fc.input:0"], SIDE)
+    shared = images(1, 5)
+    target.module.passes.clear()
+    losses, terms = many(shared)
+    assert target.module.passes == [5]
+    each, own = many(shared.expand(4, -1, -1, -1, -1))
+    torch.testing.assert_close(losses, each)
+    assert set(terms) == set(own)
+    for name, values in terms.items():
+        torch.testing.assert_close(values, own[name])
+    with pytest.raises(InputError, match=r"shape \(1 or 4, B, 3, H, W\), got \(2, 5, 3, 4, 4\)"):
+        many(images(2, 5))
+
+
 def test_lists_and_shapes_are_refused():
     for wrong in ("dog", 1, toward("dog"), []):
         with pytest.raises(InputError, match="a list of one or more"):

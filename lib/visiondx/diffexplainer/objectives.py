@@ -180,8 +180,9 @@ class Readings:
         return Readings(self.layer, new, self.channel[old], position, self.weight[old])
 
     def of(self, out: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Activations (E·B, C, …) -> what is read of them, (T, B)."""
-        own = out.unflatten(0, shape)[self.row, :, self.channel, *self.position]
+        """Activations (E·B, C, …), or (B, C, …) of pictures shared -> what is read, (T, B)."""
+        row = self.row if shape[0] > 1 else torch.zeros_like(self.row)
+        own = out.unflatten(0, shape)[row, :, self.channel, *self.position]
         return own if own.ndim == 2 else own.flatten(2).mean(2)
 
     def sum(self, values: Tensor, rows: int) -> Tensor:
@@ -241,15 +242,18 @@ class Objectives:
     def __call__(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses (E, B) of images (E, B, 3, H, W) in [0, 1], B of each aim; differentiable.
 
+        Of images (1, B, 3, H, W), all aims see the same.
+
         Also the terms that they are sums of, (E, B) each: "cross-entropy", weighted, and
         "activation", weighted and negative; those that no aim has are left out.
 
         Raises:
             InputError: images of another shape.
         """
-        if images.ndim != 5 or images.shape[0] != len(self):
+        if images.ndim != 5 or images.shape[0] not in (1, len(self)):
+            many = "1" if len(self) == 1 else f"1 or {len(self)}"
             raise InputError(
-                f"Images for {len(self)} aims must have shape ({len(self)}, B, 3, H, W), got "
+                f"Images for {len(self)} aims must have shape ({many}, B, 3, H, W), got "
                 f"{tuple(images.shape)}."
             )
         terms: dict[str, Tensor] = {}
