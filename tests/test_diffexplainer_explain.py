@@ -11,7 +11,7 @@ from painter_standins import CONTEXT, lcm_painter
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import step_seed
 from visiondx.diffexplainer import kept as keeping
-from visiondx.diffexplainer.explain import HELD, PromptObjective, Settings, search
+from visiondx.diffexplainer.explain import HELD, PromptObjective, Settings, as_words, search
 from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.painting import noise_of, paint, painted
@@ -93,6 +93,7 @@ def test_a_search_makes_pictures_that_the_target_wants(painter, target) -> None:
     assert found.soft.shape == (2, 2, 1, 16)
     assert found.path.shape == (13, 2, 2)
     assert found.path.isfinite().all()
+    assert found.scores is found.likelihood is None
     seeds = [100, 101, 102]
     images = found.images(painter, seeds)
     assert images.shape == (2, 3, 3, 16, 16)
@@ -249,6 +250,14 @@ def test_words_are_searched_and_painted_with(painter, target, kind) -> None:
             assert word in words.texts
             assert torch.equal(found.soft[e, s], words.matrix[[words.texts.index(word)]])
     assert len({word for starts in found.words for (word,) in starts}) > 1
+    # what speaks for the words agrees with the choice, and is averaged over the starts
+    assert found.scores.shape == (2, 3, 1, 6)
+    assert [words.read(row) for row in found.scores] == found.words
+    for e in range(2):
+        torch.testing.assert_close(found.likelihood[e], sum(found.scores[e, :, 0]) / 3)
+    assert torch.equal(found.only(2).likelihood, found.scores[:, 2, 0])
+    if kind is Drawn:
+        torch.testing.assert_close(found.likelihood.sum(1), torch.ones(2))
     # the words that it comes to are better than the average word
     mean = torch.stack(
         [
@@ -258,3 +267,23 @@ def test_words_are_searched_and_painted_with(painter, target, kind) -> None:
     ).mean((0, 2))
     ours = aims(paint(painter, found.prompt, found.tokens, painter.noise([7, 8])))[0].mean(1)
     assert (ours < mean).all()
+
+
+def test_free_tokens_are_read_as_the_nearest_words(painter, target) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    words = Words.of(painter, ["a", "b", "c", "dog"])
+    free = search(painter, aims, replace(QUICK, tokens=2), seed=1)
+    found = as_words(painter, aims, free, words)
+    cosine = torch.nn.functional.cosine_similarity(free.soft[..., None, :], words.matrix, dim=-1)
+    torch.testing.assert_close(found.scores, cosine)
+    nearest = cosine.argmax(-1)  # (2, 2, 2)
+    assert found.words == [[[words.texts[w] for w in row] for row in e] for e in nearest.tolist()]
+    assert torch.equal(found.soft, words.matrix[nearest])
+    assert torch.equal(found.path, free.path)
+    noise = noise_of(painter, 3, step_seed(1, HELD))
+    with torch.no_grad():
+        images = [paint(painter, found.prompt, starts, noise) for starts in found.soft]
+    for e, own in enumerate(images):  # both starts of one aim
+        by_hand = aims.index(torch.tensor([e, e]))(own)[0].mean(1)
+        torch.testing.assert_close(found.losses[e], by_hand, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(found.losses, free.losses)

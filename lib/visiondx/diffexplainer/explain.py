@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import check_seed, step_seed
+from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.kept import Kept, search_key
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.painting import noise_of, paint, painted
@@ -74,7 +75,8 @@ class Found:
 
     soft: (E, S, k, d) tokens. words: of each start the k words that the tokens are, E lists of S
     of k; None of free tokens. losses: (E, S) on the held noise. path: (T + 1, E, S), the
-    loss at every step on its own fresh noise.
+    loss at every step on its own fresh noise. scores: (E, S, k, W), how much speaks for each of the
+    W words that could be chosen, see ``ways``; None of free tokens.
     """
 
     names: tuple[str, ...]
@@ -85,6 +87,7 @@ class Found:
     path: Tensor
     settings: Settings
     seed: int
+    scores: Tensor | None = None
 
     @property
     def best(self) -> Tensor:
@@ -103,6 +106,11 @@ class Found:
             return torch.full((len(self.losses),), torch.nan)
         return self.losses.std(1)
 
+    @property
+    def likelihood(self) -> Tensor | None:
+        """(E, W) the scores' mean over all starts and places; None of free tokens."""
+        return None if self.scores is None else self.scores.mean((1, 2))
+
     def only(self, *starts: int) -> Found:
         """What the search would have found from these starts alone.
 
@@ -119,6 +127,7 @@ class Found:
             words=self.words and [[row[start] for start in some] for row in self.words],
             losses=self.losses[:, some],
             path=self.path[:, :, some],
+            scores=None if self.scores is None else self.scores[:, some],
         )
 
     def plot(self, starts: Sequence[str] | None = None) -> Figure:
@@ -256,6 +265,7 @@ def search(
         with torch.no_grad():
             soft = way.final(state.soft.to(painter.device))
         losses = _held(painter, prompt, soft, aims, which, settings, seed)
+        scores = way.scores(state.soft.to(painter.device))
     words = way.read(state.soft.to(painter.device))
     shape = (len(aims), starts)
     return Found(
@@ -267,7 +277,25 @@ def search(
         state.path.unflatten(1, shape),
         settings,
         seed,
+        None if scores is None else scores.cpu().unflatten(0, shape),
     )
+
+
+@torch.no_grad()
+def as_words(painter: Painter, aims: Objectives, found: Found, words: Words) -> Found:
+    """A search of free tokens, each read as the nearest word: tokens, words and held losses.
+
+    Args:
+        aims: those of the search.
+    """
+    shape, soft = found.soft.shape[:2], found.soft.flatten(0, 1).to(painter.device)
+    scores = words.similarity(soft)
+    chosen, which = words.chosen(scores), torch.arange(shape[0]).repeat_interleave(shape[1])
+    losses = _held(painter, found.prompt, chosen, aims, which, found.settings, found.seed)
+    scores, chosen = scores.cpu().unflatten(0, shape), chosen.cpu().unflatten(0, shape)
+    read = [words.read(starts) for starts in scores]
+    each = losses.unflatten(0, shape)
+    return replace(found, soft=chosen, words=read, losses=each, scores=scores)
 
 
 @torch.no_grad()

@@ -50,6 +50,10 @@ class Way(ABC):
         """(R, k, d) that the search has come to."""
 
     @abstractmethod
+    def scores(self, variable: Tensor) -> Tensor | None:
+        """(R, k, W), how much speaks for each word; the largest is chosen. None without words."""
+
+    @abstractmethod
     def read(self, variable: Tensor) -> list[list[str]] | None:
         """The words that were chosen, k a row; None of free embeddings."""
 
@@ -93,6 +97,9 @@ class Free(Way):
     def final(self, variable: Tensor) -> Tensor:
         return variable
 
+    def scores(self, variable: Tensor) -> None:
+        return None
+
     def read(self, variable: Tensor) -> None:
         return None
 
@@ -122,6 +129,10 @@ class Drawn(Way):
     def final(self, variable: Tensor) -> Tensor:
         return self.words.chosen(variable)
 
+    def scores(self, variable: Tensor) -> Tensor:
+        """The probabilities of being drawn, without the temperature."""
+        return variable.softmax(-1)
+
     def read(self, variable: Tensor) -> list[list[str]]:
         return self.words.read(variable)
 
@@ -147,6 +158,10 @@ class Nearest(Way):
 
     def final(self, variable: Tensor) -> Tensor:
         return self.words.chosen(self.words.similarity(variable))
+
+    def scores(self, variable: Tensor) -> Tensor:
+        """Cosines."""
+        return self.words.similarity(variable)
 
     def read(self, variable: Tensor) -> list[list[str]]:
         return self.words.read(self.words.similarity(variable))
