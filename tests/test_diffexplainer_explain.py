@@ -11,7 +11,14 @@ from painter_standins import CONTEXT, lcm_painter
 from visiondx.core.errors import InputError
 from visiondx.core.seeds import step_seed
 from visiondx.diffexplainer import kept as keeping
-from visiondx.diffexplainer.explain import HELD, PromptObjective, Settings, as_words, search
+from visiondx.diffexplainer.explain import (
+    HELD,
+    PromptObjective,
+    Search,
+    Settings,
+    as_words,
+    search,
+)
 from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.painting import noise_of, paint, painted
@@ -107,6 +114,35 @@ def test_a_search_makes_pictures_that_the_target_wants(painter, target) -> None:
     )[0].mean(1)
     torch.testing.assert_close(again, best, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.spread, found.losses.std(1))
+
+
+def test_a_search_is_watched_and_may_be_stopped(painter, target) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    whole = search(painter, aims, QUICK, seed=1)
+    run = Search(painter, aims, QUICK, seed=1)
+    seen = [run.tokens]
+    for rows in run.steps():
+        assert rows == 2  # a batch of four pictures, two a row
+        seen.append(run.tokens)
+    assert run.made == run.total == 16
+    assert torch.equal(seen[0][1], seen[4][1])  # the second part had not begun
+    assert torch.equal(seen[4][0], whole.soft[0])
+    assert torch.equal(run.found().losses, whole.losses)
+    assert torch.equal(run.found().path, whole.path)
+    two = replace(QUICK, batch=8, descent=replace(QUICK.descent, steps=2))
+    short = search(painter, aims, two, seed=1)
+    run = Search(painter, aims, replace(QUICK, batch=8), seed=1)
+    steps = run.steps()
+    for _ in range(3):  # the start, and two
+        next(steps)
+    assert not any(p.requires_grad for p in target.parameters())
+    steps.close()
+    assert all(p.requires_grad for p in target.parameters())
+    found = run.found()
+    assert torch.equal(found.soft, short.soft)
+    assert torch.equal(found.losses, short.losses)
+    assert torch.equal(found.path[:3], short.path)
+    assert found.path[3:].isnan().all()
 
 
 def test_rows_do_not_touch_one_another(painter, target) -> None:

@@ -116,6 +116,9 @@ def test_what_the_verdict_says(painter, target) -> None:
     close = replace(seen, r=torch.tensor([[0.0, 0.06]]))
     assert "drawn at 5%, so more pictures could turn it" in close.sentences()[0]
     assert "could turn it" not in gone.sentences()[0]
+    assert [each.verdict(0) for each in (seen, gone, close)] == ["core", "spurious", "spurious"]
+    assert {each.verdict(0) for each in (sure, unseen, replace(seen, taken=~taken))} == {"unknown"}
+    assert replace(seen, classes=(None,)).verdict(0) == "unknown"
 
 
 def test_what_cannot_be_asked(painter, target) -> None:

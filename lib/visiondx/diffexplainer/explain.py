@@ -9,7 +9,7 @@ is kept that does best on noise that no step saw, and how far the starts lie apa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -75,8 +75,9 @@ class Found:
 
     soft: (E, S, k, d) tokens. words: of each start the k words that the tokens are, E lists of S
     of k; None of free tokens. losses: (E, S) on the held noise. path: (T + 1, E, S), the
-    loss at every step on its own fresh noise. scores: (E, S, k, W), how much speaks for each of the
-    W words that could be chosen, see ``ways``; None of free tokens.
+    loss at every step on its own fresh noise; NaN of steps that a stopped search did not make.
+    scores: (E, S, k, W), how much speaks for each of the W words that could be chosen, see ``ways``;
+    None of free tokens.
     """
 
     names: tuple[str, ...]
@@ -195,6 +196,125 @@ class PromptObjective(Objective):
         return PromptObjective(*parts, self.settings, self.seed, self.step)
 
 
+class Search:
+    """Prompts that are being searched for E aims from S starts each; see ``search``.
+
+    Between its steps one may look at where it is, and whoever has seen enough asks what is
+    ``found`` so far:
+
+        run = Search(painter, aims)
+        for _ in run.steps():
+            run.tokens, run.path
+
+    Attributes: ``total``, what ``steps`` counts up to; ``made``, how much of that is done.
+    """
+
+    def __init__(
+        self,
+        painter: Painter,
+        aims: Objectives,
+        settings: Settings | None = None,
+        way: Way | None = None,
+        *,
+        seed: int = 0,
+        kept: str | Path | None = None,
+    ) -> None:
+        check_seed(seed)
+        if painter.device != aims.target.mean.device:
+            raise InputError(
+                f"The painter is on {painter.device} and the target on {aims.target.mean.device}: "
+                "move one to where the other is."
+            )
+        self.painter, self.aims, self.seed = painter, aims, seed
+        self.settings, self.way = settings or Settings(), way or Free()
+        self.prompt = SoftPrompt.parse(painter, self.settings.template, self.settings.tokens)
+        key = ""
+        if kept is not None:
+            made_of = aims.names, asdict(self.settings), self.way.settings, seed
+            key = search_key(painter, aims.target, *made_of)
+        starts, steps = self.settings.starts, self.settings.descent.steps
+        first = step_seed(seed, START)
+        begin = self.way.start(painter, self.prompt, len(aims), starts, first)
+        self._state = Kept.start(kept, key, begin.cpu().flatten(0, 1), steps)
+        self._which = torch.arange(len(aims)).repeat_interleave(starts)
+        self.total = len(aims) * starts * (steps + 1)
+        self.made = int(self._state.step.sum())
+
+    def steps(self) -> Iterator[int]:
+        """Search; yields, after each step of the rows that are searched together, their number.
+
+        Raises:
+            FloatingPointError: see ``search``.
+        """
+        settings, state, painter = self.settings, self._state, self.painter
+        number = torch.arange(settings.starts).repeat(len(self.aims))
+        chunk = max(1, settings.batch // settings.noises)
+        with frozen(painter, self.aims.target):
+            for part in torch.arange(len(number)).split(chunk):
+                first = int(state.step[part[0]])
+                objective = PromptObjective(
+                    painter,
+                    self.prompt,
+                    self.way,
+                    self.aims.index(self._which[part]),
+                    number[part],
+                    settings,
+                    self.seed,
+                    first,
+                )
+
+                def place(row: int, part: Tensor = part) -> str:
+                    at = int(part[row])
+                    name = self.aims.names[at // settings.starts]
+                    return f"{name}, start {at % settings.starts}"
+
+                moments = state.moments[:, part].to(painter.device, copy=True)  # moved as it goes
+                begun = state.soft[part].to(painter.device)
+                for at in descend(objective, begun, settings.descent, place, None, first, moments):
+                    state.note(part, at.number, at.variable, moments, at.reading)
+                    objective.at(at.number + 1)
+                    self.made += len(part)
+                    yield len(part)
+                state.save()
+
+    @property
+    @torch.no_grad()
+    def tokens(self) -> Tensor:
+        """(E, S, k, d) as they are now, on the CPU."""
+        found = self.way.final(self._state.soft.to(self.painter.device, copy=True))
+        return found.cpu().unflatten(0, (-1, self.settings.starts))
+
+    @property
+    def path(self) -> Tensor:
+        """(T + 1, E, S), the losses so far; NaN where no step was made."""
+        return self._state.path.unflatten(1, (-1, self.settings.starts)).clone()
+
+    def found(self) -> Found:
+        """What is found, after the last step or after as many as were made.
+
+        Raises:
+            FloatingPointError: a loss on held noise that is NaN or infinite.
+        """
+        soft, starts = self.tokens, self.settings.starts
+        flat = soft.flatten(0, 1).to(self.painter.device)
+        losses = _held(
+            self.painter, self.prompt, flat, self.aims, self._which, self.settings, self.seed
+        )
+        variable = self._state.soft.to(self.painter.device)
+        words, scores = self.way.read(variable), self.way.scores(variable)
+        return Found(
+            self.aims.names,
+            self.prompt,
+            soft,
+            words and [words[row : row + starts] for row in range(0, len(flat), starts)],
+            losses.unflatten(0, soft.shape[:2]),
+            self.path,
+            self.settings,
+            self.seed,
+            None if scores is None else scores.cpu().unflatten(0, soft.shape[:2]),
+        )
+
+
 def search(
     painter: Painter,
     aims: Objectives,
@@ -216,69 +336,11 @@ def search(
         FloatingPointError: NaN in the painter (names its step of denoising) or in what the target
             says (names the step of the search and the explanation).
     """
-    check_seed(seed)
-    if painter.device != aims.target.mean.device:
-        raise InputError(
-            f"The painter is on {painter.device} and the target on {aims.target.mean.device}: move "
-            "one to where the other is."
-        )
-    settings = settings or Settings()
-    prompt = SoftPrompt.parse(painter, settings.template, settings.tokens)
-    way, starts = way or Free(), settings.starts
-    key = ""
-    if kept is not None:
-        made_of = aims.names, asdict(settings), way.settings, seed
-        key = search_key(painter, aims.target, *made_of)
-    rows = len(aims) * starts
-    which = torch.arange(len(aims)).repeat_interleave(starts)
-    number = torch.arange(starts).repeat(len(aims))
-    begin = way.start(painter, prompt, len(aims), starts, step_seed(seed, START))
-    state = Kept.start(kept, key, begin.cpu().flatten(0, 1), settings.descent.steps)
-    chunk = max(1, settings.batch // settings.noises)
-    total = rows * (settings.descent.steps + 1)
-    with frozen(painter, aims.target), tqdm(total=total, desc="prompts", mininterval=1.0) as bar:
-        for part in torch.arange(rows).split(chunk):
-            first = int(state.step[part[0]])
-            bar.update(len(part) * first)
-            objective = PromptObjective(
-                painter, prompt, way, aims.index(which[part]), number[part], settings, seed, first
-            )
-
-            def place(row: int, part: Tensor = part) -> str:
-                at = int(part[row])
-                return f"{aims.names[at // starts]}, start {at % starts}"
-
-            moments = state.moments[:, part].to(painter.device, copy=True)  # moved as it goes
-            steps = descend(
-                objective,
-                state.soft[part].to(painter.device),
-                settings.descent,
-                place,
-                bar,
-                first,
-                moments,
-            )
-            for at in steps:
-                state.note(part, at.number, at.variable, moments, at.reading)
-                objective.at(at.number + 1)
-            state.save()
-        with torch.no_grad():
-            soft = way.final(state.soft.to(painter.device))
-        losses = _held(painter, prompt, soft, aims, which, settings, seed)
-        scores = way.scores(state.soft.to(painter.device))
-    words = way.read(state.soft.to(painter.device))
-    shape = (len(aims), starts)
-    return Found(
-        aims.names,
-        prompt,
-        soft.cpu().unflatten(0, shape),
-        words and [words[row : row + starts] for row in range(0, rows, starts)],
-        losses.unflatten(0, shape),
-        state.path.unflatten(1, shape),
-        settings,
-        seed,
-        None if scores is None else scores.cpu().unflatten(0, shape),
-    )
+    run = Search(painter, aims, settings, way, seed=seed, kept=kept)
+    with tqdm(total=run.total, initial=run.made, desc="prompts", mininterval=1.0) as bar:
+        for rows in run.steps():
+            bar.update(rows)
+    return run.found()
 
 
 @torch.no_grad()

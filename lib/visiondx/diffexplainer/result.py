@@ -28,7 +28,15 @@ from visiondx.diffexplainer.explain import Found, Settings, search
 from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Aim, Objectives, aim, one_class
 from visiondx.diffexplainer.question import check_counts
-from visiondx.diffexplainer.spurious import DELTA, REACHED, probabilities, words_of
+from visiondx.diffexplainer.spurious import (
+    CORE,
+    DELTA,
+    REACHED,
+    SPURIOUS,
+    UNKNOWN,
+    probabilities,
+    words_of,
+)
 from visiondx.diffexplainer.ways import Free, Way
 from visiondx.models.painter import Painter
 from visiondx.models.segmenter import Segmenter
@@ -37,6 +45,7 @@ from visiondx.show import plots
 
 _SHOWN = 6  # kind of draw out of one seed
 NEAREST = 5  # words that are told of a searched token
+PICTURES = 32  # that a verdict stands on
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,12 @@ class Explanation:
         if r.value >= self.delta:
             return f"{told}, and the object is {there}."
         return f"{told}, but the object is not {there}. It goes by something else."
+
+    def verdict(self, row: int) -> str:
+        """Of an aim: "core" or "spurious" (Eq. 6); "unknown" where ``sentences`` say why."""
+        if self.classes[row] is None or not self.known[row] or not self.shows(row):
+            return UNKNOWN
+        return CORE if self.share_covered(row).value >= self.delta else SPURIOUS
 
     def shows(self, row: int) -> bool:
         """Whether an aim's pictures show what it asks for: half are taken for the class, if any."""
@@ -199,6 +214,91 @@ class Explanation:
             path.write_text(json.dumps(about, indent=1))
 
 
+@dataclass(frozen=True)
+class Question:
+    """What ``explain`` is asked: looked at, not yet searched.
+
+    numbers: of each of E aims the one class that it asks for, or None. words: what to look for, or
+    None without class or segmenter. pictures, delta, seed: see ``explain``.
+    """
+
+    target: Target
+    painter: Painter
+    segmenter: Segmenter | None
+    aims: Objectives
+    numbers: tuple[int | None, ...]
+    words: tuple[str | None, ...]
+    pictures: int
+    delta: float
+    seed: int
+
+    @classmethod
+    def ask(
+        cls,
+        target: Target,
+        what: Aim | str | int | Sequence[Aim | str | int],
+        painter: Painter,
+        segmenter: Segmenter | None = None,
+        *,
+        words: Mapping[str | int, str] | None = None,
+        pictures: int = PICTURES,
+        delta: float = DELTA,
+        seed: int = 0,
+    ) -> Question:
+        """See ``explain``.
+
+        Raises:
+            InputError: see ``Objectives``, ``words_of``; too few pictures, or an impossible delta.
+        """
+        asked = [what] if isinstance(what, Aim | str | int) else list(what)
+        check_counts(pictures, delta)
+        aims = [aim(each, target.labels) for each in asked]
+        objectives = Objectives(target, aims, painter.size)
+        numbers = [one_class(target, each) for each in aims]
+        sought = iter(words_of(target, [n for n in numbers if n is not None], words))
+        look = [None if number is None else next(sought) for number in numbers]
+        if segmenter is None:
+            look = [None] * len(numbers)
+        given = target, painter, segmenter, objectives, tuple(numbers), tuple(look)
+        return cls(*given, pictures, delta, seed)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the pictures: noise that no search sees."""
+        return [step_seed(step_seed(self.seed, _SHOWN), index) for index in range(self.pictures)]
+
+    def answer(self, found: Found, way: Way | None = None) -> Explanation:
+        """The pictures of what was found, and what target and segmenter say of them.
+
+        Args:
+            way: that it was searched in.
+        """
+        images = found.images(self.painter, self.seeds)
+        known = [word is not None and self.segmenter.knows(word) for word in self.words]
+        masks = _masks(self.segmenter, images, self.words, known)
+        shares = masks.flatten(2).float().mean(2)
+        shares[~torch.tensor(known)] = torch.nan
+        p, taken = answers(self.target, images, self.numbers)
+        vocabulary = Words.of(self.painter)
+        tokens, count = found.tokens.to(self.painter.device), min(NEAREST, len(vocabulary))
+        labels = self.target.labels
+        return Explanation(
+            self.aims.names,
+            tuple(None if number is None else labels[number] for number in self.numbers),
+            found,
+            images,
+            p,
+            taken,
+            self.words,
+            tuple(known),
+            shares,
+            vocabulary.likeliest(vocabulary.similarity(tokens), count),
+            self.delta,
+            masks,
+            (way or Free()).settings,
+        )
+
+
 def explain(
     target: Target,
     what: Aim | str | int | Sequence[Aim | str | int],
@@ -208,7 +308,7 @@ def explain(
     words: Mapping[str | int, str] | None = None,
     settings: Settings | None = None,
     way: Way | None = None,
-    pictures: int = 32,
+    pictures: int = PICTURES,
     delta: float = DELTA,
     seed: int = 0,
     kept: str | Path | None = None,
@@ -226,40 +326,11 @@ def explain(
     Raises:
         InputError: see ``Objectives``, ``SoftPrompt.parse``, ``search``.
     """
-    asked = [what] if isinstance(what, Aim | str | int) else list(what)
-    check_counts(pictures, delta)
-    aims = [aim(each, target.labels) for each in asked]
-    objectives = Objectives(target, aims, painter.size)
-    numbers = [one_class(target, each) for each in aims]
-    sought = iter(words_of(target, [n for n in numbers if n is not None], words))
-    look = [None if number is None or segmenter is None else next(sought) for number in numbers]
-    found = search(painter, objectives, settings, way, seed=seed, kept=kept)
-    seeds = [step_seed(step_seed(seed, _SHOWN), index) for index in range(pictures)]
-    images = found.images(painter, seeds)
-    classes = [None if number is None else target.labels[number] for number in numbers]
-    known = [word is not None and segmenter.knows(word) for word in look]
-    masks = _masks(segmenter, images, look, known)
-    shares = masks.flatten(2).float().mean(2)
-    shares[~torch.tensor(known)] = torch.nan
-    p, taken = _answers(target, images, numbers)
-    vocabulary = Words.of(painter)
-    count = min(NEAREST, len(vocabulary))
-    near = vocabulary.likeliest(vocabulary.similarity(found.tokens.to(painter.device)), count)
-    return Explanation(
-        objectives.names,
-        tuple(classes),
-        found,
-        images,
-        p,
-        taken,
-        tuple(look),
-        tuple(known),
-        shares,
-        near,
-        delta,
-        masks,
-        (way or Free()).settings,
+    question = Question.ask(
+        target, what, painter, segmenter, words=words, pictures=pictures, delta=delta, seed=seed
     )
+    found = search(painter, question.aims, settings, way, seed=seed, kept=kept)
+    return question.answer(found, way)
 
 
 def _masks(
@@ -276,9 +347,7 @@ def _masks(
     return found
 
 
-def _answers(
-    target: Target, images: Tensor, numbers: Sequence[int | None]
-) -> tuple[Tensor, Tensor]:
+def answers(target: Target, images: Tensor, numbers: Sequence[int | None]) -> tuple[Tensor, Tensor]:
     """(E, P): the probability of each row's class, NaN without one, and whether it is likeliest."""
     p = torch.full(images.shape[:2], torch.nan)
     taken = torch.zeros(images.shape[:2], dtype=torch.bool)
