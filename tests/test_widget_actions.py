@@ -86,7 +86,7 @@ def test_stop_ends_the_search_and_undo_takes_it_back(tmp_path):
 
 
 def test_a_search_in_a_kernel_leaves_it_listening(tmp_path, monkeypatch):
-    monkeypatch.setattr(explorer, "FRAME", 0.0)
+    monkeypatch.setattr(explorer.Explorer, "frame", 0.0)
     widget = explorer.Explorer(start(), tmp_path)
 
     async def kernel():

@@ -101,7 +101,7 @@ def _explain(given: argparse.Namespace, run: Run) -> None:
     if given.layers:
         list_layers(target, check_painter(given.painter or "embedded"))
         return
-    name = given.name or re.sub(r"\W+", "-", Path(given.target.rpartition(":")[0] or target).stem)
+    name = given.name or run_name(given.target)
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--name {name!r}: use letters, digits, '_', '-' and '.' only.")
     asked = {n: getattr(given, n) for n in PASSED if getattr(given, n) is not None}
@@ -111,6 +111,11 @@ def _explain(given: argparse.Namespace, run: Run) -> None:
     path = notebooks.ROOT / "notebooks" / "explain.ipynb"
     out = given.out or notebooks.ROOT / "runs" / "explain" / name
     run(path, given.preset, {"target": target, "name": name, **question, **asked}, out)
+
+
+def run_name(target: str) -> str:
+    """What a run is called that was given no name: after the target, or its file."""
+    return re.sub(r"\W+", "-", Path(target.rpartition(":")[0] or target).stem)
 
 
 def list_layers(target: str, painter: str) -> None:

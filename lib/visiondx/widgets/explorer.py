@@ -1,20 +1,16 @@
 """The explorer: sliders over an `EditSession`. It holds widgets and no state of its own."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import ipywidgets as widgets
 
 from visiondx.widgets import kept, parts, stills
-from visiondx.widgets.panel import Panel, box, button, menu, style, title
+from visiondx.widgets.panel import Searching, box, button, menu, style, title
 from visiondx.widgets.session import EditSession, View
 from visiondx.zoom.estimate import ESTIMATORS
 
-FRAME = 0.1  # seconds that a step of the search is shown at least
 SEEDS = 2**31 - 1  # the largest that the box takes
 STEP = 0.1  # of a slider, in standard deviations of style
 
@@ -29,7 +25,7 @@ class Choices:
     change_target: Callable[[EditSession, str], None]  # by its name
 
 
-class Explorer(Panel):
+class Explorer(Searching):
     """Type prompts, drag their weights, and see picture, probability and SSIM follow.
 
     What a person types wrongly ends as one red sentence; the session is then as it was.
@@ -42,7 +38,6 @@ class Explorer(Panel):
     def __init__(self, session: EditSession, folder: str | Path, choices: Choices | None = None):
         super().__init__()
         self.session, self.folder, self.choices = session, Path(folder), choices
-        self._stopped = False
         self._quiet = False  # sliders that follow the session do not move it
         self._build()
         self._fill()
@@ -68,7 +63,6 @@ class Explorer(Panel):
         )
         self.find = button("Search", "search", "Search a counterfactual of this face")
         self.stop = button("Stop", "stop", "End the search at the best step so far")
-        self.stop.disabled = True
         self.back = button("Undo", "undo", "Take the last action back")
         self.zero = button("Reset", "eraser", "Set all weights to 0")
         self.keep = button("Save picture", "save", "Write the picture and its recipe")
@@ -120,8 +114,7 @@ class Explorer(Panel):
             (self.keep, "", self._save),
         ):
             control.on_click(lambda _, text=text, action=action: self.do(text, action))
-        self.find.on_click(lambda _: self._find())
-        self.stop.on_click(lambda _: self._stop())
+        self.hear()
         for control, text, action in (
             (self.seed, "", lambda: self._face(self.seed.value)),
             (self.generator, "Loading …", self._change_generator),
@@ -242,50 +235,13 @@ class Explorer(Panel):
 
     # ---------------------------------------------------------------- the search
 
-    def search(self) -> None:
-        """Search, and show every step; returns at the end."""
-        with self._searching() as done:
-            for said in self._steps():
-                done.said = said
-
-    def _find(self) -> None:
-        """Search while the kernel goes on listening, or Stop would not be heard."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # none, as in a script
-            self.search()
-        else:
-            self._task = loop.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        with self._searching() as done:
-            for said in self._steps():
-                done.said = said
-                await asyncio.sleep(FRAME)
-
-    @contextmanager
-    def _searching(self) -> Iterator[SimpleNamespace]:
-        self._stopped = False
-        with self.acting("Searching …", bars=False) as done:
-            self.stop.disabled = False
-            try:
-                yield done
-            finally:
-                self.stop.disabled = True
-
-    def _stop(self) -> None:
-        self._stopped = True
-
-    def _steps(self) -> Iterator[str]:
-        """Make and show one step after another; what is to be said of each."""
+    def steps(self) -> Iterator[str]:
         session, made, step = self.session, self.session.settings.steps, 0
         for step, view in enumerate(session.search()):
-            if self._stopped:
+            if self.stopped:
                 break
-            said = f"Step {min(step, made)} of {made}"
-            self.message.value = parts.message(said)
             self._show(view)
-            yield said
+            yield f"Step {min(step, made)} of {made}"
         self._show(session.arrive())
         label, flip = session.target.labels[1], int(session.result.first_flip[0])
         steps = min(step, made)

@@ -1,5 +1,6 @@
 """What the explorers share: controls of one look, and how an action is run and reported."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -74,6 +75,65 @@ class Panel(ABC):
                 control.disabled = False
             self.follow()
             self.message.value = parts.message(done.said, failed)
+
+
+class Searching(Panel):
+    """A panel whose search is watched step by step, and may be stopped.
+
+    A subclass has a button ``find`` and calls ``hear``; it makes and shows the steps in ``steps``,
+    and ends when ``stopped`` is set.
+    """
+
+    frame = 0.1  # seconds that a step is shown at least, while the kernel listens
+    find: widgets.Button
+    stop: widgets.Button
+
+    @abstractmethod
+    def steps(self) -> Iterator[str]:
+        """Make and show one step after another; what is to be said of each."""
+
+    def hear(self) -> None:
+        """Let both buttons do what they say."""
+        self.stopped, self.stop.disabled = False, True
+        self.find.on_click(lambda _: self._find())
+        self.stop.on_click(lambda _: self._stop())
+
+    def search(self) -> None:
+        """Search, and show every step; returns at the end."""
+        with self._searching() as done:
+            for said in self.steps():
+                self._say(said, done)
+
+    def _find(self) -> None:
+        """Search while the kernel goes on listening, or Stop would not be heard."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # none, as in a script
+            self.search()
+        else:
+            self._task = loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        with self._searching() as done:
+            for said in self.steps():
+                self._say(said, done)
+                await asyncio.sleep(self.frame)
+
+    def _say(self, said: str, done: SimpleNamespace) -> None:
+        self.message.value, done.said = parts.message(said), said
+
+    @contextmanager
+    def _searching(self) -> Iterator[SimpleNamespace]:
+        self.stopped = False
+        with self.acting("Searching …", bars=False) as done:
+            self.stop.disabled = False
+            try:
+                yield done
+            finally:
+                self.stop.disabled = True
+
+    def _stop(self) -> None:
+        self.stopped = True
 
 
 def button(name: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:

@@ -1,7 +1,8 @@
 """Pictures of the explorers, for pages that are read and not run."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import torch
@@ -62,6 +63,21 @@ def of_question(
     buffer = io.BytesIO()
     whole.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def of_wish(rows: Mapping[str, tuple[Tensor, Sequence[str]]], said: str = "") -> bytes:
+    """A PNG of the explorer of explanations: rows of as many pictures, and the verdict above.
+
+    Args:
+        rows: {name: (images (k, 3, H, W), a caption for each)}; none leave the picture empty.
+    """
+    rows = rows or {"": (torch.ones(1, 3, 8, 8), [""])}
+    images, captions = zip(*rows.values(), strict=True)
+    titles = [text for row in captions for text in row]
+    grid = plots.image_grid(torch.cat(images), titles, len(images[0]), rows=list(rows))
+    if said:
+        grid.suptitle(figure_text("\n".join(wrap(said, 16 * len(images[0])))), fontsize=9)
+    return _png(lend_fonts(grid))
 
 
 def _png(figure: Figure) -> bytes:
