@@ -76,8 +76,8 @@ class Found:
     soft: (E, S, k, d) tokens. words: of each start the k words that the tokens are, E lists of S
     of k; None of free tokens. losses: (E, S) on the held noise. path: (T + 1, E, S), the
     loss at every step on its own fresh noise; NaN of steps that a stopped search did not make.
-    scores: (E, S, k, W), how much speaks for each of the W words that could be chosen, see ``ways``;
-    None of free tokens.
+    scores: (E, S, k, W), how much speaks for each of the W words that could be chosen, see
+    ``ways``; None of free tokens.
     """
 
     names: tuple[str, ...]
