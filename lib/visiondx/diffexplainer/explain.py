@@ -44,6 +44,7 @@ class Settings:
         noises: fresh pictures a row and step. held: pictures that choose among the starts.
         through: how many of the painter's steps carry the gradient; None for all.
         batch: pictures that are painted at once.
+        descent: its step size is half the deviation of the embedded painter's vocabulary.
 
     Raises:
         InputError: a count below 1, or more noises than the batch holds.
@@ -56,7 +57,7 @@ class Settings:
     held: int = 16
     through: int | None = None
     batch: int = 64
-    descent: Descent = field(default_factory=lambda: Descent(100, 0.1, "adam"))
+    descent: Descent = field(default_factory=lambda: Descent(100, 0.02, "adam", anneal=True))
 
     def __post_init__(self) -> None:
         for name in ("tokens", "starts", "noises", "held", "batch"):

@@ -263,11 +263,17 @@ class Question:
         return cls(*given, pictures, delta, seed)
 
     @property
+    def usual_way(self) -> Way:
+        """Free tokens; of an aim for one class the first start is at its label."""
+        labels = self.target.labels
+        return Free([None if number is None else labels[number] for number in self.numbers])
+
+    @property
     def seeds(self) -> list[int]:
         """Of the pictures: noise that no search sees."""
         return [step_seed(step_seed(self.seed, _SHOWN), index) for index in range(self.pictures)]
 
-    def answer(self, found: Found, way: Way | None = None) -> Explanation:
+    def answer(self, found: Found, way: Way) -> Explanation:
         """The pictures of what was found, and what target and segmenter say of them.
 
         Args:
@@ -295,7 +301,7 @@ class Question:
             vocabulary.likeliest(vocabulary.similarity(tokens), count),
             self.delta,
             masks,
-            (way or Free()).settings,
+            way.settings,
         )
 
 
@@ -320,7 +326,8 @@ def explain(
             "dog + fc.input:8".
         segmenter: looks for the object of each aim that asks for one class.
         words: {class, by label or number: what to look for}, where it is not the label.
-        settings, way: of the searches. pictures: that the verdict stands on.
+        settings, way: of the searches; without a way free tokens, whose first start is at the
+            class's label, the others at random. pictures: that the verdict stands on.
         delta: of Eq. 6, what the object must cover. kept: a file that keeps the searches.
 
     Raises:
@@ -329,6 +336,7 @@ def explain(
     question = Question.ask(
         target, what, painter, segmenter, words=words, pictures=pictures, delta=delta, seed=seed
     )
+    way = way or question.usual_way
     found = search(painter, question.aims, settings, way, seed=seed, kept=kept)
     return question.answer(found, way)
 

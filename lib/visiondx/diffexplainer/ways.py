@@ -62,10 +62,11 @@ class Free(Way):
     """Any embedding; begins as the vocabulary's are spread, the first at a word if one is given.
 
     Args:
-        word: one for all explanations, or a list with one for each, such as the classes' labels.
+        word: one for all explanations, or a list with one for each, such as the classes' labels;
+            None in it for an explanation that has no word.
     """
 
-    def __init__(self, word: str | Sequence[str] | None = None) -> None:
+    def __init__(self, word: str | Sequence[str | None] | None = None) -> None:
         self.word = word if word is None or isinstance(word, str) else tuple(word)
 
     @property
@@ -88,7 +89,9 @@ class Free(Way):
                     f"{len(each)} words were given to begin at for {explanations} explanations: "
                     "give one for each, or one for all."
                 )
-            drawn[:, 0] = torch.stack([prompt.word(painter, word) for word in each])
+            for row, word in enumerate(each):
+                if word is not None:
+                    drawn[row, 0] = prompt.word(painter, word)
         return drawn
 
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:

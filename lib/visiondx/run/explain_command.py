@@ -16,7 +16,7 @@ from visiondx.run.checks import absolute, check_target
 from visiondx.run.explain_checks import NOBODY, check_painter
 
 Run = Callable[[Path, str, dict[str, Any], Any], Path]  # notebook, preset, parameters, folder
-PASSED = ("template", "tokens", "starts", "steps", "pictures", "delta", "seed", "device")
+PASSED = ("template", "tokens", "starts", "steps", "eta", "pictures", "delta", "seed", "device")
 MODELS = ("painter", "lora", "segmenter", "masks")
 
 
@@ -68,6 +68,7 @@ def add(commands: Any, run: Run) -> None:
     explain.add_argument("--tokens", type=int, metavar="N", help="how many stand there; default: 1")
     explain.add_argument("--starts", type=int, metavar="N", help="of each search")
     explain.add_argument("--steps", type=int, metavar="N", help="of each search")
+    explain.add_argument("--eta", type=float, metavar="E", help="their first step size")
     explain.add_argument("--pictures", type=int, metavar="N", help="that the verdict stands on")
     explain.add_argument(
         "--delta", type=float, metavar="SHARE", help="of a picture that the object must cover"

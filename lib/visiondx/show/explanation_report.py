@@ -167,7 +167,7 @@ def _next_steps(found: "Explanation") -> list[str]:
 def _settings(found: "Explanation", given: Mapping[str, Any] | None) -> dict[str, Any]:
     searched = found.found.settings
     kind, *rest = found.way
-    begun = f", the first start at {words(rest[0])}" if kind == "free" and rest[0] else ""
+    begun = ", the first start at the class's label" if rest == [found.classes] else ""
     through = "all" if searched.through is None else searched.through
     return {
         "tokens that are searched": searched.tokens,
@@ -205,7 +205,7 @@ def python_lines(found: "Explanation", opened: str = "") -> str:
         *(["segmenter"] if looked else []),
         *([f"words={told!r}"] if told else []),
         "settings=settings",
-        *([] if found.way == ("free", None) else [f"way=way,  # {found.way[0]}"]),
+        *([] if found.way == ("free", found.classes) else [f"way=way,  # {found.way[0]}"]),
         f"pictures={found.images.shape[1]}",
         f"delta={found.delta}",
         f"seed={found.found.seed}",

@@ -141,7 +141,7 @@ class WantSession:
             session is then as it was.
         """
         settings, question = self._settings(wish), self._question(wish)
-        run = Search(self.painter, question.aims, settings, seed=wish.seed)
+        run = Search(self.painter, question.aims, settings, question.usual_way, seed=wish.seed)
         self.wish, self.run, self.found, self._trace = wish, run, None, []
         self._asked = question
 
@@ -196,7 +196,7 @@ class WantSession:
             FloatingPointError: see ``Search.found``.
         """
         found = self._running().found()
-        self.found = self._asked.answer(found)
+        self.found = self._asked.answer(found, self._asked.usual_way)
         return self.found
 
     def _running(self) -> Search:
