@@ -73,7 +73,7 @@ def test_one_call(painter, target, tmp_path) -> None:
     assert found.masks[0, :, :, :8].all()
     assert not found.masks[0, :, :, 8:].any()
     assert not found.masks[1:].any()
-    assert found.way == ("free", None)
+    assert found.way == ("free", ("bright", "dark", None))
     metrics = found.metrics()
     assert set(metrics) == {
         *(f"{key}.{name}" for name in found.names for key in ("loss", "spread")),

@@ -87,7 +87,18 @@ MINE = ["--target", "mine.py:load", *MODELS]
 
 def test_options_become_the_notebooks_parameters(called, home):
     asked = ["--neuron", "read:1", "--class", "dog", "--class", "0", "--word", "0", "a night"]
-    how = ["--template", "a {t} dog", "--tokens", "2", "--starts", "3", "--steps", "4"]
+    how = [
+        "--template",
+        "a {t} dog",
+        "--tokens",
+        "2",
+        "--starts",
+        "3",
+        "--steps",
+        "4",
+        "--eta",
+        "0.5",
+    ]
     how += ["--pictures", "5", "--delta", "0.2", "--seed", "6", "--device", "cpu"]
     assert cli.main(["explain", *MINE, *asked, *how, "--out", "there"]) == 0
     ((path, preset, parameters, out),) = called
@@ -102,6 +113,7 @@ def test_options_become_the_notebooks_parameters(called, home):
         "tokens": 2,
         "starts": 3,
         "steps": 4,
+        "eta": 0.5,
         "pictures": 5,
         "delta": 0.2,
         "seed": 6,
@@ -144,6 +156,7 @@ def test_the_command_that_is_told_asks_the_same(called, home):
         ([*MINE, "--class", "dog", "--steps", "0"], "'steps' must be 1 or more"),
         ([*MINE, "--class", "dog", "--pictures", "1"], "a verdict needs two at least"),
         ([*MINE, "--class", "dog", "--delta", "5"], "between 0 and 1"),
+        ([*MINE, "--class", "dog", "--eta", "0"], "eta is 0.0: give a step size above 0"),
         ([*MINE, "--class", "dog", "--seed", "-1"], "'seed' must be a whole number"),
         ([*MINE, "--class", "dog", "--device", "gpu"], "device must be cpu, cuda"),
         ([*MINE, "--class", "dog", "--name", "../x"], "--name '../x'"),
