@@ -231,7 +231,7 @@ def test_a_painter_by_name_is_asked_for(monkeypatch):
     monkeypatch.setattr(registry, "providers", lambda: (Provider,))
     assert Painter.load("embedded", "cpu") == ("embedded", "cpu")
     assert painted_size("embedded") == 64
-    with pytest.raises(InputError, match="four steps already: leave out x"):
+    with pytest.raises(InputError, match="takes no LCM-LoRA: leave out x"):
         Painter.load("embedded", lora="x.safetensors")
 
 

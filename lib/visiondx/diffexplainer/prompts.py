@@ -17,6 +17,7 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.diffexplainer.question import PLACE, check_template
 from visiondx.models.painter import Painter
+from visiondx.models.soft_words import soft_word
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,7 @@ class SoftPrompt:
         Raises:
             InputError: a text without tokens.
         """
-        ids = painter.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise InputError(f"The word {text!r} has no token: write a word.")
-        table = painter.token_embeddings(torch.tensor(ids, device=painter.device))
-        count = len(self.places)
-        if len(ids) <= count:
-            return table[[k % len(ids) for k in range(count)]]
-        parts = torch.tensor_split(table, count)
-        return torch.stack([part.mean(0) for part in parts])
+        return soft_word(painter, text, len(self.places))
 
     def encode(self, painter: Painter, soft: Tensor) -> Tensor:
         """(R, k, d) searched tokens -> prompt embeddings (R, L, D), with a gradient in them."""

@@ -84,9 +84,10 @@ class Painter(nn.Module):
         """The embedded one, or a folder that ``save_pretrained`` wrote.
 
         Args:
-            folder: "embedded", or that of any Stable Diffusion 1.x or 2.x.
+            folder: "embedded", which paints in four steps, "embedded-teacher", which taught it and
+                paints in 25, or that of any Stable Diffusion 1.x or 2.x.
             lora: an LCM-LoRA, its file or folder: added to the UNet, which then paints in four
-                steps without guidance, by LCM's scheduler. The embedded one has no need of it.
+                steps without guidance, by LCM's scheduler. The embedded ones take none.
 
         Raises:
             InputError: a part is missing, a pickle, damaged, or does not fit the others; so for the
@@ -94,9 +95,7 @@ class Painter(nn.Module):
         """
         if str(folder) in registry.offered("painters"):
             if lora is not None:
-                raise InputError(
-                    f"The painter {folder!r} paints in four steps already: leave out {lora}."
-                )
+                raise InputError(f"The painter {folder!r} takes no LCM-LoRA: leave out {lora}.")
             return registry.ask("painter", str(folder), device)
         file = None if lora is None else lora_file(lora)
         parts = read_painter(folder, device)
@@ -115,6 +114,12 @@ class Painter(nn.Module):
     def context_length(self) -> int:
         """L, tokens in a prompt, its first and last included."""
         return self.text_encoder.config.max_position_embeddings
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it learned its few steps from another painter, instead of a diffusion's noise."""
+        told = self.unet.config.time_cond_proj_dim is not None
+        return told or type(self.scheduler).__name__ == LCM
 
     @property
     def factor(self) -> int:
@@ -149,20 +154,45 @@ class Painter(nn.Module):
         """(P, L) ids -> (P, L, d): what the text encoder looks up, before positions are added."""
         return self.text_encoder.get_input_embeddings()(ids)
 
-    def encode(self, ids: Tensor, soft: Tensor | None = None, rows: Sequence[int] = ()) -> Tensor:
+    def encode(
+        self, ids: Tensor, soft: Tensor | None = None, rows: Sequence[int] | Tensor = ()
+    ) -> Tensor:
         """(P, L) ids -> prompt embeddings (P, L, D), the UNet's condition.
 
         Args:
             soft: (P, k, d) or (k, d) token embeddings that stand in the places `rows` instead of
                 those of the ids; the result is differentiable in them.
-            rows: the k places in the prompt.
+            rows: the k places in every prompt. Or a mask (P, L) of each prompt's own; `soft` is
+                then (N, d), in the order of the N places, prompt by prompt.
 
         Raises:
             InputError: soft tokens of another shape, or places outside the prompt.
         """
         if soft is None:
             return self.text_encoder(ids)[0]
-        rows, width = list(rows), self.text_encoder.config.hidden_size
+        if not isinstance(rows, Tensor):
+            soft, rows = self._everywhere(ids, soft, list(rows))
+        width = self.text_encoder.config.hidden_size
+        if rows.shape != ids.shape or soft.shape != (count := int(rows.sum()), width):
+            raise InputError(
+                f"Soft tokens of shape {tuple(soft.shape)} were given for a mask of shape "
+                f"{tuple(rows.shape)} with {count} places: give ({count}, {width}), and a mask of "
+                f"shape {tuple(ids.shape)}."
+            )
+
+        def overwrite(_: nn.Module, __: tuple, looked_up: Tensor) -> Tensor:
+            return looked_up.index_put((rows.to(looked_up.device),), soft.to(looked_up))
+
+        # the text model takes no embeddings in the place of ids
+        handle = self.text_encoder.get_input_embeddings().register_forward_hook(overwrite)
+        try:
+            return self.text_encoder(ids)[0]
+        finally:
+            handle.remove()
+
+    def _everywhere(self, ids: Tensor, soft: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """Soft tokens in the same places of all prompts as (N, d) and their mask (P, L)."""
+        width = self.text_encoder.config.hidden_size
         fits = soft.ndim in (2, 3) and soft.shape[-2:] == (len(rows), width)
         if not fits or (soft.ndim == 3 and len(soft) != len(ids)):
             raise InputError(
@@ -173,17 +203,10 @@ class Painter(nn.Module):
             raise InputError(
                 f"The places {rows} are not {len(rows)} of the prompt's 0 to {ids.shape[1] - 1}."
             )
-
-        def overwrite(_: nn.Module, __: tuple, looked_up: Tensor) -> Tensor:
-            index = torch.tensor(rows, device=looked_up.device)
-            return looked_up.index_copy(1, index, soft.to(looked_up).expand(len(ids), -1, -1))
-
-        # the text model takes no embeddings in the place of ids
-        handle = self.text_encoder.get_input_embeddings().register_forward_hook(overwrite)
-        try:
-            return self.text_encoder(ids)[0]
-        finally:
-            handle.remove()
+        order = sorted(range(len(rows)), key=rows.__getitem__)  # a mask is read from the left
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        mask[:, rows] = True
+        return soft[..., order, :].expand(len(ids), -1, -1).flatten(0, 1), mask
 
     # Pictures.
     def noise(
@@ -244,6 +267,11 @@ class Painter(nn.Module):
             unconditional=unconditional,
             through=through,
         )
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> latents (B, C, h, w), the means of the VAE's."""
+        means = self.vae.encode(images * 2 - 1).latent_dist.mode()
+        return means * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> images (B, 3, H, W) in [0, 1]; clamped, as every pipeline does."""

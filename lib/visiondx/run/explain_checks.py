@@ -36,7 +36,7 @@ def check_explanation(values: Mapping[str, Any]) -> None:
     if values["lora"]:
         if values["painter"] in registry.offered("painters"):
             raise InputError(
-                f"The painter {values['painter']!r} paints in four steps already: leave out "
+                f"The painter {values['painter']!r} takes no LCM-LoRA: leave out "
                 f"{values['lora']!r}, or name the folder of a Stable Diffusion as painter."
             )
         lora_file(values["lora"])

@@ -27,6 +27,7 @@ ENCODER = "encoder-"  # prefix of an encoder's name in the zoo
 SEGMENTER = "segmenter-"
 # of the parts of the embedded painter, its UNets: that of its four steps, and that which taught it
 PAINTER, TEACHER = "painter-quick", "painter-unet"
+PAINTERS = {"embedded": (PAINTER, "quick"), "embedded-teacher": (TEACHER, "teacher")}
 
 
 def targets(task: str | None = None, world: str | None = None) -> list[str]:
@@ -61,7 +62,8 @@ def segmenters() -> list[str]:
 
 def painters() -> list[str]:
     """Names of the embedded painters."""
-    return ["embedded"] if PAINTER in zoo.manifest() else []
+    entries = zoo.manifest()
+    return [name for name, (part, _) in PAINTERS.items() if part in entries]
 
 
 def unlisted(kind: str) -> list[str]:
@@ -122,15 +124,15 @@ def segmenter(name: str) -> Segmenter:
 
 
 def painter(name: str, device: str | torch.device = "cpu") -> Painter:
-    """The embedded painter in four steps, see ``painter.load_painter``."""
+    """The embedded painter in four steps, or its teacher; see ``painter.load_painter``."""
     from visiondx_worlds.models.painter import load_painter
 
     zoo.choose("painter", name, painters())
-    return load_painter(device=device)
+    return load_painter(PAINTERS[name][1], device)
 
 
 def painter_size(name: str) -> int:
-    """Pixels of the pictures that the embedded painter paints; none of its parts is loaded."""
+    """Pixels of the pictures that an embedded painter paints; none of its parts is loaded."""
     from visiondx.models.painter_files import folder_size
 
     zoo.choose("painter", name, painters())
