@@ -115,6 +115,22 @@ def test_soft_tokens_stand_in_their_rows_alone(painter) -> None:
     assert torch.equal(painter.encode(ids), plain)  # no hook is left behind
 
 
+def test_soft_tokens_stand_in_places_of_each_prompts_own(painter) -> None:
+    ids = painter.tokens([*PROMPTS, "dog"])
+    soft = torch.randn(3, 16)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    mask[0, 2] = mask[1, 1] = mask[1, 3] = True  # the last prompt has none
+    found = painter.encode(ids, soft, mask)
+    assert torch.equal(found[0], painter.encode(ids[:1], soft[:1], [2])[0])
+    assert torch.equal(found[1], painter.encode(ids[1:2], soft[1:], [1, 3])[0])
+    assert torch.equal(found[2], painter.encode(ids)[2])
+    for bad in (soft[:2], soft[:, :8], soft[None]):
+        with pytest.raises(InputError, match=r"with 3 places: give \(3, 16\)"):
+            painter.encode(ids, bad, mask)
+    with pytest.raises(InputError, match=r"a mask of shape \(2, 12\)"):
+        painter.encode(ids[:2], soft, mask)
+
+
 def test_the_gradient_from_soft_tokens_to_the_picture(painter) -> None:
     lcm = with_scheduler(painter, scheduler(LCMScheduler))
     double = Painter(

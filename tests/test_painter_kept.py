@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from visiondx.core.errors import InputError
+from visiondx.models import registry
 from visiondx.models.painter import Painter
 from visiondx_worlds.models import painter, zoo
 from visiondx_worlds.models.painter import load_painter, load_part, save_part, save_words
@@ -68,6 +69,14 @@ def test_the_folder_is_a_painter_and_the_kinds_differ(kept) -> None:
     assert quick.shape == (1, 1, 3, 64, 64)
     # told its guidance
     assert not torch.allclose(quick, four.generate(["a dog"], [4], guidance=1.0))
+
+
+def test_both_are_loaded_by_name(kept) -> None:
+    assert registry.offered("painters") == ["embedded", "embedded-teacher"]
+    teacher, four = Painter.load("embedded-teacher"), Painter.load("embedded")
+    assert (teacher.steps, four.steps) == (25, 4)
+    assert (teacher.distilled, four.distilled) == (False, True)
+    assert registry.ask("painter_size", "embedded-teacher") == 64
 
 
 def test_altered_weights_and_other_kinds_are_refused(kept) -> None:
