@@ -172,8 +172,8 @@ class Painter(nn.Module):
             return self.text_encoder(ids)[0]
         if not isinstance(rows, Tensor):
             soft, rows = self._everywhere(ids, soft, list(rows))
-        width = self.text_encoder.config.hidden_size
-        if rows.shape != ids.shape or soft.shape != (count := int(rows.sum()), width):
+        count, width = int(rows.sum()), self.text_encoder.config.hidden_size
+        if rows.shape != ids.shape or soft.shape != (count, width):
             raise InputError(
                 f"Soft tokens of shape {tuple(soft.shape)} were given for a mask of shape "
                 f"{tuple(rows.shape)} with {count} places: give ({count}, {width}), and a mask of "
