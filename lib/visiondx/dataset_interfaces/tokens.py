@@ -24,10 +24,10 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, digest, reading
 from visiondx.core.words import plain
+from visiondx.dataset_interfaces.shifts import PLACE
 from visiondx.models.painter import Painter
 from visiondx.models.safe_weights import PICKLES
 
-PLACE = "<class>"  # of the class's word in a prompt
 USUAL_NAME = "learned_embeds.safetensors"  # what diffusers looks for in a folder
 
 
