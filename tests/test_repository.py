@@ -22,6 +22,7 @@ EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=map(notebooks.key, NOTEBOO
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 DECLARED = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
 IMPORTED_AS = {
+    "faiss-cpu": "faiss",
     "ipython": "IPython",
     "pillow": "PIL",
     "pyyaml": "yaml",
