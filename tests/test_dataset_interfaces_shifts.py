@@ -34,6 +34,9 @@ def test_captions_are_those_of_section_3():
     beach, sketch = Shift.named("in the beach"), Shift.named("pencil sketch")
     assert beach.caption == "a photo in the beach"
     assert Shift.named("on the road").caption == "a photo on the road"
+    assert Shift.named("blue").caption == "a photo of a blue thing"
+    assert Shift.named("person and a").caption == "a photo of a person and something"
+    assert Shift.named("and a flower").caption == "a photo of something and a flower"
     assert beach.class_caption("dog") == "a photo of a dog"
     assert sketch.caption == "a black and white pencil sketch"
     assert sketch.class_caption("dog") == "a dog"  # footnote 1
@@ -52,6 +55,7 @@ def test_words_make_a_shift():
     whole = Shift.of(f"a watercolour of a {PLACE}", style=True)
     assert (whole.prompt, whole.caption) == (f"a watercolour of a {PLACE}", "a watercolour")
     assert whole.class_caption("dog") == "a dog"
+    assert Shift.of(f"the {PLACE} under a tree").caption == "something under a tree"
     assert Shift.of("by the sea", caption="the sea").caption == "the sea"
 
 

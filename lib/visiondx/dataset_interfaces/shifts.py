@@ -54,7 +54,7 @@ class Shift:
         Args:
             text: a name; words that follow the class, "wearing a hat"; or a whole prompt with
                 PLACE, "a photo of a <class> and a dog".
-            caption: c_shift; without it "a photo wearing a hat", or the prompt without the class.
+            caption: c_shift; without it the prompt without the class, "a photo wearing a hat".
             style: an art style.
 
         Raises:
@@ -96,9 +96,14 @@ class Shift:
 
 
 def _without_class(prompt: str) -> str:
-    """ "a photo of a <class> in the rain" -> "a photo in the rain", as c_shift of section 3.1."""
-    said = re.sub(rf"\s*(\bof )?(\b(an?|the) )?{PLACE}", "", prompt, flags=re.IGNORECASE)
-    return " ".join(said.split())
+    """c_shift of section 3.1: "a photo of a <class> in the rain" -> "a photo in the rain".
+
+    What is beside the class, or says something of it, keeps a word for it: "a photo of a blue
+    thing", "a photo of a person and something". Alone, "a photo of a person" asks for a portrait.
+    """
+    said = re.sub(rf"\s+of (an?|the) {PLACE}(?! and\b)", "", prompt, flags=re.IGNORECASE)
+    said = re.sub(rf"\b(an?|the) {PLACE}", "something", said, flags=re.IGNORECASE)
+    return " ".join(said.replace(PLACE, "thing").split())
 
 
 def _photo(name: str, said: str, threshold: float, paper_yield: float, caption: str = "") -> Shift:
@@ -106,17 +111,12 @@ def _photo(name: str, said: str, threshold: float, paper_yield: float, caption: 
     return Shift(name, prompt, caption or _without_class(prompt), False, threshold, paper_yield)
 
 
-def _colour(name: str, threshold: float, paper_yield: float) -> Shift:
-    caption = f"a photo of something {name}"
-    return _photo(name, f"a {name} {PLACE}", threshold, paper_yield, caption)
-
-
 def _style(name: str, said: str, threshold: float, paper_yield: float) -> Shift:
     return Shift(name, f"{said} of a {PLACE}", said, True, threshold, paper_yield)
 
 
-# Prompts, thresholds (for OpenCLIP's ViT-H/14) and yields of Table 1. Captions follow "a photo
-# <shift>" of section 3.1; what to say of a colour, of company and of a style the paper leaves open.
+# Prompts, thresholds (for OpenCLIP's ViT-H/14) and yields of Table 1. Captions are the "a photo
+# <shift>" of section 3.1; what to say of a colour, of company and of a style it leaves open.
 SHIFTS = (
     Shift(BASE, f"a photo of a {PLACE}", "", paper_yield=0.926),
     _photo("in the grass", f"a {PLACE} in the grass", 0.127, 0.803),
@@ -132,13 +132,13 @@ SHIFTS = (
     _photo("at dusk", f"a {PLACE} at dusk", 0.158, 0.619),
     _photo("at night", f"a {PLACE} at night", 0.147, 0.611),
     _photo("studio lighting", f"a {PLACE} in studio lighting", 0.140, 0.666),
-    _colour("blue", 0.163, 0.591),
-    _colour("green", 0.190, 0.513),
-    _colour("red", 0.167, 0.596),
-    _colour("yellow", 0.212, 0.433),
-    _colour("orange", 0.216, 0.410),
-    _photo("person and a", f"a person and a {PLACE}", 0.181, 0.299, "a photo of a person"),
-    _photo("and a flower", f"a {PLACE} and a flower", 0.148, 0.619, "a photo of a flower"),
+    _photo("blue", f"a blue {PLACE}", 0.163, 0.591),
+    _photo("green", f"a green {PLACE}", 0.190, 0.513),
+    _photo("red", f"a red {PLACE}", 0.167, 0.596),
+    _photo("yellow", f"a yellow {PLACE}", 0.212, 0.433),
+    _photo("orange", f"a orange {PLACE}", 0.216, 0.410),
+    _photo("person and a", f"a person and a {PLACE}", 0.181, 0.299),
+    _photo("and a flower", f"a {PLACE} and a flower", 0.148, 0.619),
     _style("oil painting", "an oil painting", 0.214, 0.672),
     _style("pencil sketch", "a black and white pencil sketch", 0.223, 0.618),
     _style("embroidery", "an embroidery", 0.259, 0.330),
