@@ -1,5 +1,8 @@
 """Official pickles of NVIDIA's networks, read as data: nothing that a file names is run.
 
+Also what ``numpy.save`` pickles of one object, such as a dictionary of arrays: there arrays alone
+may be asked for (`read_saved_object`).
+
 A pickle is a program: it names functions, and has them called. Here each name is answered from a
 fixed table (`_table`) whose functions only note down what they were given: tensors and arrays as
 `PickledTensor` and `PickledArray`, objects of a persistent class (``torch_utils.persistence`` of
@@ -12,6 +15,8 @@ import io
 import math
 import pickle
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,15 @@ from visiondx.core.errors import InputError, reason
 
 KINDS = "biuf"  # of NumPy's dtypes: numbers
 FIX = "download it again, or ask its maker for another"
+ARRAYS = (  # of the table: what a pickle of arrays asks for
+    ("builtins", "bytes"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+)
 
 
 @dataclass
@@ -105,10 +119,45 @@ def read_pickle(path: str | Path) -> Any:
             is not in the table; then nothing of it was run.
     """
     path = Path(path)
+    with _told(path), path.open("rb") as stream:
+        return _Unpickler(stream, path, _table(), "no official StyleGAN2 needs").load()
+
+
+def read_saved_object(path: str | Path) -> Any:
+    """The one object that ``numpy.save`` was given, such as a dictionary of arrays.
+
+    Its arrays come as `PickledArray`, whose ``array`` makes them; beside them there can be plain
+    containers, texts and numbers alone.
+
+    Raises:
+        InputError: no such file, none of ``numpy.save``, an array of numbers or of several objects,
+            one that is cut short, or one that asks for more than arrays; then nothing of it was
+            run.
+    """
+    path = Path(path)
+    table = _table()
+    with _told(path), path.open("rb") as stream:
+        if np.lib.format.read_magic(stream) == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        if not dtype.hasobject or shape != ():
+            raise InputError(
+                f"{path} holds an array of shape {shape} and type {dtype}, not one object: save a "
+                "dictionary with numpy.save."
+            )
+        names = {name: table[name] for name in ARRAYS}
+        found = _Unpickler(stream, path, names, "no array needs").load()
+        (inside,) = found.data
+        return inside
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Round a block that reads a pickle: damage is said in one sentence."""
     try:
-        with path.open("rb") as stream:
-            return _Unpickler(stream, path).load()
-    except InputError:
+        yield
+    except (InputError, MemoryError):
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read ({reason(error)}): check the path.") from error
@@ -145,20 +194,26 @@ def values(
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BufferedIOBase, path: Path) -> None:
+    """
+    Args:
+        names: what stands for each name. nobody: who else would ask, such as "no array needs".
+    """
+
+    def __init__(self, stream: io.BufferedIOBase, path: Path, names: dict, nobody: str) -> None:
         super().__init__(stream, encoding="latin1")
-        self._path, self._names = path, _table()
+        self._path, self._names, self._nobody = path, names, nobody
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)  # in a pickle of Python 2
         module = module.replace("numpy._core", "numpy.core")  # as NumPy 2 calls it
         if (module, name) in self._names:
             return self._names[module, name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+        tensors = ("torch", "Size") in self._names
+        if tensors and module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return name
         raise InputError(
-            f"{self._path} asks for {module}.{name}, which no official StyleGAN2 needs: nothing of "
-            "it was run, and the file is not read."
+            f"{self._path} asks for {module}.{name}, which {self._nobody}: nothing of it was run, "
+            "and the file is not read."
         )
 
 
