@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -365,3 +366,83 @@ def paths(
         figure.supxlabel("step", fontsize=9)
         sns.despine(figure)
     return _finish(figure)
+
+
+def fitted_lines(
+    panels: dict[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str, title: str = ""
+) -> Figure:
+    """Dots and the best-fit line through them, a panel each (Dataset Interfaces, Fig. 8).
+
+    Args:
+        panels: title -> x and y, (M,) each, in [0, 1]. A line needs two that differ in x. Dashed:
+            where y is x.
+
+    Raises:
+        InputError: no panel.
+    """
+    if not panels:
+        raise InputError("fitted_lines needs at least one panel.")
+    every = np.concatenate([np.concatenate(pair) for pair in panels.values()])
+    ends = float(every.min()) - 0.03, float(every.max()) + 0.03
+    with _style() as sns:
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(2.9 * len(panels), 3), sharex=True, sharey=True,
+            squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for axis, (name, (x, y)) in zip(axes.flat, panels.items()):
+            axis.plot(ends, ends, "--", color="0.6", linewidth=1)
+            axis.plot(x, y, "o", color=TRUTH, markersize=4, alpha=0.8)
+            words = figure_text(name)
+            if np.ptp(x) > 0:
+                slope, start = np.polyfit(x, y, 1)
+                at = np.array([x.min(), x.max()])
+                axis.plot(at, start + slope * at, color=FIRST)
+                words += f"\nslope {slope:.2f}"
+            axis.set(title=words, xlabel=xlabel, xlim=ends, ylim=ends, aspect="equal")
+        axes[0, 0].set_ylabel(ylabel)
+        figure.suptitle(figure_text(title))
+        sns.despine(figure)
+    return _finish(figure)
+
+
+def named_points(
+    names: Sequence[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+) -> Figure:
+    """Dots with their names and both intervals (Dataset Interfaces, Fig. 9).
+
+    Args:
+        x, y: (S, 3), value, low and high of each.
+    """
+    with _style() as sns:
+        figure, axis = plt.subplots(figsize=(8, 5.6), layout="constrained")
+        axis.hlines(y[:, 0], x[:, 1], x[:, 2], color=REST, linewidth=1, alpha=0.6)
+        axis.vlines(x[:, 0], y[:, 1], y[:, 2], color=REST, linewidth=1, alpha=0.6)
+        axis.plot(x[:, 0], y[:, 0], "o", color=FIRST, markersize=5)
+        axis.axvline(0, color="0.6", linestyle="--", linewidth=1)
+        heights = _apart(axis, x[:, 0], y[:, 0])
+        for name, across, up, height in zip(names, x[:, 0], y[:, 0], heights, strict=True):
+            axis.annotate(
+                figure_text(name), (across, up), (6, height), textcoords="offset points",
+                fontsize=8, va="center",
+            )  # fmt: skip
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=figure_text(title))
+        sns.despine(figure)
+    return _finish(figure)
+
+
+def _apart(axis: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How far above its dot each name stands, in points, so that no two near ones overlap."""
+    wide, high = np.ptp(axis.get_xlim()), np.ptp(axis.get_ylim())
+    place = y / high * 72 * 0.85 * axis.figure.get_figheight()  # points of the axes
+    moved = place.copy()
+    order = np.argsort(place, kind="stable")
+    for k, one in enumerate(order):
+        near = [o for o in order[:k] if abs(x[o] - x[one]) / wide < 0.16]
+        if near:
+            moved[one] = max(moved[one], max(moved[o] for o in near) + 10)
+    return moved - place
