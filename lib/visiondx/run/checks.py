@@ -16,6 +16,7 @@ from visiondx.core.words import check_list, check_prompts, check_words, no_neutr
 from visiondx.llm2loss.question import check_question, check_source, sentences_of
 from visiondx.models import registry
 from visiondx.models.image_files import files
+from visiondx.run.benchmark_checks import EMBEDDED, absolute_model, check_benchmark
 from visiondx.run.explain_checks import check_explanation, check_painter, check_segmenter
 
 DIRECTIONS = ("auto", "relevance", "gradient")  # `zoom.estimate.CHOICES`, which needs torch
@@ -86,6 +87,7 @@ def _check_question(values: Mapping[str, Any]) -> None:
     _check_target(values)
     _check_losses(values)
     check_explanation(values)
+    check_benchmark(values)
 
 
 def _check_words(values: Mapping[str, Any]) -> None:
@@ -213,6 +215,8 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {}
     for name, value in values.items():
+        if name == "models" and isinstance(value, list) and isinstance(values.get("images"), str):
+            found[name] = [absolute_model(str(spec)) for spec in value]
         if not value or not isinstance(value, str):
             continue
         if name == "target":
@@ -225,7 +229,7 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = check_painter(value)
         elif name == "segmenter":
             found[name] = check_segmenter(value)
-        elif name in ("table", "image_folder", "lora"):
+        elif name in ("table", "image_folder", "lora") or (name == "images" and value != EMBEDDED):
             found[name] = str(Path(value).expanduser().resolve())
         elif name == "photographs":
             found[name] = check_photographs(value)

@@ -10,6 +10,7 @@ from typing import Any
 from visiondx.core.errors import InputError
 from visiondx.models import registry
 from visiondx.run import (
+    benchmark_command,
     convert,
     explain_command,
     folders,
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.register(commands)
     losses_command.add(commands, _run_and_tell)
     explain_command.add(commands, _run_and_tell)
+    benchmark_command.add(commands, _run_and_tell)
     return parser
 
 
