@@ -39,7 +39,7 @@ def targets(task: str | None = None, world: str | None = None) -> list[str]:
     entries, found = zoo.manifest(), []
     for name in embedded():
         card = entries[EMBEDDED + name]["config"]
-        own = "scenes" if "family" in card else card.get("world", "faces")
+        own = card.get("world", "scenes" if "family" in card else "faces")
         if task in (None, card.get("task")) and world in (None, own):
             found.append(name)
     return found

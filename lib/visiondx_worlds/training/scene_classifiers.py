@@ -7,6 +7,7 @@ of renders; a smaller training set is the pool's first rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def train_scene_classifier(
     config: SceneClassifierConfig,
     directory: str | Path,
     *,
+    labels: Sequence[str] = scenes.classes,
     device: str = "cpu",
     time_limit: float | None = None,
 ) -> Target | None:
@@ -131,6 +133,9 @@ def train_scene_classifier(
 
     With ``config.epsilon`` each batch is first attacked by `pgd` in eval mode, as in Madry et al.
     2018, but with two steps instead of their seven or more.
+
+    Args:
+        labels: of the pool's classes, where these are not the scenes'.
 
     Returns:
         the target in eval mode, or None when `time_limit` (seconds) ran out.
@@ -145,8 +150,8 @@ def train_scene_classifier(
         )
     keep_memory()
     torch.manual_seed(config.seed)
-    net = build_scene_classifier(config.family, config.width, config.depth, len(scenes.classes))
-    target = Target(net, task="multiclass", labels=scenes.classes, mean=MEAN, std=STD).to(device)
+    net = build_scene_classifier(config.family, config.width, config.depth, len(labels))
+    target = Target(net, task="multiclass", labels=labels, mean=MEAN, std=STD).to(device)
     adam = adamw(net.parameters(), config.lr, config.weight_decay)
     trainer = Trainer(
         config.name, {"net": net}, {"adam": adam}, directory, config, seed=config.seed
