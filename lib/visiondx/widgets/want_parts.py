@@ -50,7 +50,7 @@ def losses(path: Tensor) -> str:
 def searched(at: Watched) -> str:
     """What a search has come to, a row of pictures a start."""
     rows = (
-        f'<div class="vdx-soft" style="color:{INKS[start % len(INKS)]}">start {start + 1}</div>'
+        f'<div class="vdx-soft" style="color:{INKS[start % len(INKS)]}">start {start}</div>'
         f"{strip(images, captions)}"
         for start, (images, captions) in enumerate(zip(at.images, at.captions, strict=True))
     )

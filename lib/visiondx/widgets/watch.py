@@ -211,7 +211,7 @@ class Watcher(Searching):
         wish = self.wish
         images, captions = self.session.paint(self.words.value, wish, self.shown)
         self._rows["words"] = images, captions
-        self.painted.value = parts.pictures(f"above all: {_told(wish)}", images, captions)
+        self.painted.value = parts.pictures(_told(wish), images, captions)
 
     def steps(self) -> Iterator[str]:
         wish = self.wish
