@@ -153,7 +153,7 @@ def test_the_lines_make_the_same(painter):
     assert command == "a command"
     assert told == {
         "target": "mine.py:load", "what": ["dog + read:0"], "words": {"dog": "dog thing"},
-        "template": "a {t}", "tokens": 1, "starts": 2, "steps": 4, "seed": 3, "pictures": 4,
+        "template": "a {t}", "tokens": 1, "starts": 2, "steps": 4, "seed": 3, "eta": 0.3, "pictures": 4,
         "delta": 0.05,
     }  # fmt: skip
 
@@ -335,10 +335,10 @@ def test_embedded_models_are_opened_by_name():
 
 
 def test_the_command_searches_as_the_explorer_does():
-    """What the command has no option for is the same in both notebooks."""
+    """Its notebook begins as this one does, also with what the command has no option for."""
     found = []
     for name in ("explore/what_does_it_want", "explain"):
         path = notebooks.ROOT / "notebooks" / f"{name}.ipynb"
         every = notebooks.parameters(path) | presets.settings(path, "embedded")
-        found.append((every["noises"], every["held"]))
+        found.append([every[each] for each in ("noises", "held", "eta", "starts", "steps")])
     assert found[0] == found[1]

@@ -257,6 +257,7 @@ class WantSession:
             "what": [str(self.wish.aim)],
             "words": self.wish.words,
             **{name: getattr(self.wish, name) for name in told},
+            "eta": self.settings.descent.eta,
             "pictures": self.pictures,
             "delta": self.delta,
         }
