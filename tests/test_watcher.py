@@ -153,8 +153,8 @@ def test_the_lines_make_the_same(painter):
     assert command == "a command"
     assert told == {
         "target": "mine.py:load", "what": ["dog + read:0"], "words": {"dog": "dog thing"},
-        "template": "a {t}", "tokens": 1, "starts": 2, "steps": 4, "seed": 3, "eta": 0.3, "pictures": 4,
-        "delta": 0.05,
+        "template": "a {t}", "tokens": 1, "starts": 2, "steps": 4, "seed": 3, "eta": 0.3,
+        "pictures": 4, "delta": 0.05,
     }  # fmt: skip
 
 
