@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visiondx.core.files import atomic_write
 from visiondx.core.versions import versions
-from visiondx.show.report import data_uri, environment, image_png, png, words
+from visiondx.show.report import data_uri, image_png, png, words, write_page
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +42,9 @@ def write_explanation(
     """
     parts = [_part(found, row) for row in range(len(found.names))]
     frame = found.to_frame()
-    page = environment().get_template("explanation.html.j2")
-    html = page.render(
+    return write_page(
+        "explanation.html.j2",
+        out_dir,
         title=title,
         verdict=found.said,
         date=datetime.date.today().isoformat(),
@@ -71,10 +71,6 @@ def write_explanation(
         versions=versions(),
         paper=PAPER,
     )
-    path = Path(out_dir) / "report.html"
-    with atomic_write(path) as part:
-        part.write_text(html, encoding="utf-8")
-    return path
 
 
 def _part(found: "Explanation", row: int) -> dict[str, Any]:

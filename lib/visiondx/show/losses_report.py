@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from visiondx.core.files import atomic_write
 from visiondx.core.versions import versions
-from visiondx.show.report import data_uri, environment, image_png, png, words
+from visiondx.show.report import data_uri, image_png, png, words, write_page
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,8 +60,9 @@ def write_losses(
         }
         for k, sentence in enumerate(found.nearest.sentences)
     ]
-    page = environment().get_template("losses.html.j2")
-    html = page.render(
+    return write_page(
+        "losses.html.j2",
+        out_dir,
         title=title,
         verdict=found.verdict.splitlines(),
         date=datetime.date.today().isoformat(),
@@ -79,10 +79,6 @@ def write_losses(
         versions=versions(),
         paper=PAPER,
     )
-    path = Path(out_dir) / "report.html"
-    with atomic_write(path) as part:
-        part.write_text(html, encoding="utf-8")
-    return path
 
 
 def _part(result: Any) -> dict[str, Any]:

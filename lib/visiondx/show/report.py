@@ -91,8 +91,9 @@ def write_report(
     order = {name: rank for rank, name in enumerate(ranked["attribute"])}
     strips = sorted(counterfactuals, key=lambda strip: order.get(strip["attribute"], len(order)))
 
-    page = environment().get_template("report.html.j2")
-    html = page.render(
+    return write_page(
+        "report.html.j2",
+        out_dir,
         title=title,
         verdict=verdict.splitlines(),
         what=what,
@@ -115,10 +116,6 @@ def write_report(
         next_steps=next_steps,
         paper=PAPER,
     )
-    path = Path(out_dir) / "report.html"
-    with atomic_write(path) as part:
-        part.write_text(html, encoding="utf-8")
-    return path
 
 
 def write_diagnosis(
@@ -274,6 +271,15 @@ def png(figure: "Figure", dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
+
+
+def write_page(template: str, out_dir: str | Path, **shown: Any) -> Path:
+    """Write ``report.html`` into ``out_dir``, what a template of this folder makes of `shown`."""
+    html = environment().get_template(template).render(shown)
+    path = Path(out_dir) / "report.html"
+    with atomic_write(path) as part:
+        part.write_text(html, encoding="utf-8")
+    return path
 
 
 def environment() -> Environment:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visiondx.core.files import atomic_write
 from visiondx.core.versions import versions
-from visiondx.show.report import data_uri, environment, image_png, png, words
+from visiondx.show.report import data_uri, image_png, png, words, write_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,48 +41,41 @@ def write_robustness(
     """
     shifts, models = found.shift_frame(), found.model_frame()
     sloped = shifts["slope"].notna()
-    html = (
-        environment()
-        .get_template("robustness.html.j2")
-        .render(
-            title=title,
-            verdict=list(found.said),
-            date=datetime.date.today().isoformat(),
-            asked={name: words(value) for name, value in (asked or {}).items()},
-            map=data_uri(png(found.plot())),
-            plane=data_uri(png(found.plot_plane())) if sloped.any() else None,
-            lines=data_uri(png(found.plot_lines())) if sloped.any() else None,
-            shifts=[_shift(row) for row in shifts.to_dict("records")],
-            models=[_model(row) for row in models.to_dict("records")],
-            filtered=bool((found.images != found.drawn).any()),
-            least=found.least,
-            count=len(found.models),
-            files={
-                "every model and shift": _csv(found.to_frame()),
-                "shifts": _csv(shifts),
-                "models": _csv(models),
-            },
-            examples={
-                name.replace("_", " "): _pictures(several)
-                for name, several in (examples or {}).items()
-            },
-            settings={
-                name: words(value)
-                for name, value in {
-                    "images that a class must have": found.least,
-                    "draws of an interval": found.draws,
-                    "seed of the intervals": found.seed,
-                    **(settings or {}),
-                }.items()
-            },
-            versions=versions(),
-            paper=PAPER,
-        )
+    return write_page(
+        "robustness.html.j2",
+        out_dir,
+        title=title,
+        verdict=list(found.said),
+        date=datetime.date.today().isoformat(),
+        asked={name: words(value) for name, value in (asked or {}).items()},
+        map=data_uri(png(found.plot())),
+        plane=data_uri(png(found.plot_plane())) if sloped.any() else None,
+        lines=data_uri(png(found.plot_lines())) if sloped.any() else None,
+        shifts=[_shift(row) for row in shifts.to_dict("records")],
+        models=[_model(row) for row in models.to_dict("records")],
+        filtered=bool((found.images != found.drawn).any()),
+        least=found.least,
+        count=len(found.models),
+        files={
+            "every model and shift": _csv(found.to_frame()),
+            "shifts": _csv(shifts),
+            "models": _csv(models),
+        },
+        examples={
+            name.replace("_", " "): _pictures(several) for name, several in (examples or {}).items()
+        },
+        settings={
+            name: words(value)
+            for name, value in {
+                "images that a class must have": found.least,
+                "draws of an interval": found.draws,
+                "seed of the intervals": found.seed,
+                **(settings or {}),
+            }.items()
+        },
+        versions=versions(),
+        paper=PAPER,
     )
-    path = Path(out_dir) / "report.html"
-    with atomic_write(path) as part:
-        part.write_text(html, encoding="utf-8")
-    return path
 
 
 def _pictures(images: Tensor) -> list[str]:
