@@ -16,7 +16,7 @@ def test_a_search_is_watched_stopped_and_told(tmp_path):
         kind = page.locator(".vdx select").nth(1)
         words = page.locator(".vdx input[placeholder='words to paint']")
         painted = page.locator(".vdx-half-box").first.locator("img")
-        expect(kind).to_have_value("bird")
+        expect(kind).to_have_value("umbrella")
         expect(page.locator(WORD)).to_have_count(1)  # of the search of a cell
         before = painted.first.get_attribute("src")
         kind.select_option("fish")
