@@ -11,11 +11,26 @@ SIZE = 16
 
 
 class _Words:
+    """A tokenizer of five words; any other is the first."""
+
     bos_token_id, eos_token_id, pad_token_id = 0, 1, 2
+    all_special_ids = (0, 1, 2)
+    words = ("", "", "", "thing", "ground", "dog", "cat", "none")
+
+    def __len__(self):
+        return len(self.words)
 
     def __call__(self, texts, add_special_tokens=True):
-        rows = [[3] * len(text.split()) for text in ([texts] if isinstance(texts, str) else texts)]
+        known = {word: token for token, word in enumerate(self.words) if word}
+        several = [texts] if isinstance(texts, str) else texts
+        rows = [[known.get(word, 3) for word in text.split()] for text in several]
         return {"input_ids": rows[0] if isinstance(texts, str) else rows}
+
+    def decode(self, tokens):
+        return " ".join(self.words[token] for token in tokens)
+
+    def batch_decode(self, rows):
+        return [self.decode(row) for row in rows]
 
 
 class ToyPainter(nn.Module):
@@ -27,7 +42,7 @@ class ToyPainter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = SimpleNamespace(get_input_embeddings=lambda: self.table)
-        self.table = nn.Embedding(4, 2)
+        self.table = nn.Embedding(len(self.tokenizer), 2)
         nn.init.normal_(self.table.weight)
 
     def token_embeddings(self, ids: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from visiondx.core.files import atomic_write, digest, read_kept, result_key
 from visiondx.models.painter import Painter
 from visiondx.models.target import Target
 
-METHOD = 1  # raised with every change that gives another result
+METHOD = 2  # raised with every change that gives another result
 SAVE_SECONDS = 60.0
 _PARTS = ("soft", "moments", "step", "path")
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.question import PLACE, check_template
 from visiondx.models.painter import Painter
 from visiondx.models.soft_words import soft_word
@@ -58,11 +59,15 @@ class SoftPrompt:
         return cls(template, torch.tensor(row, device=painter.device), places)
 
     def start(self, painter: Painter, rows: int, seed: int) -> Tensor:
-        """(rows, k, d) random tokens: normal, with mean and deviation of the vocabulary's."""
-        table = painter.text_encoder.get_input_embeddings().weight
-        source = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(rows, len(self.places), table.shape[1], generator=source)
-        return table.mean(0) + table.std(0) * drawn.to(table)
+        """(rows, k, d) tokens of words drawn from the vocabulary's whole ones.
+
+        A painter knows what to make of a word. Between words lies what it was never told, and a
+        search that begins there tends to end in pictures that please the target alone.
+
+        Raises:
+            InputError: a tokenizer with fewer than two whole words.
+        """
+        return Words.of(painter).start(rows, len(self.places), seed)
 
     def word(self, painter: Painter, text: str) -> Tensor:
         """(k, d): the tokens of `text`, repeated or their mean so that there are k of them.

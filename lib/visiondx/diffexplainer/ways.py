@@ -59,7 +59,7 @@ class Way(ABC):
 
 
 class Free(Way):
-    """Any embedding; begins as the vocabulary's are spread, the first at a word if one is given.
+    """Any embedding; begins at words drawn from the vocabulary, the first at one that is given.
 
     Args:
         word: one for all explanations, or a list with one for each, such as the classes' labels;
