@@ -330,10 +330,10 @@ def search(
     Args:
         aims: their target's images are as large as the painter's.
         way: what is searched; free embeddings without one.
-        kept: a file that keeps what is found so far: a killed search goes on to the same result.
+        kept: a folder that keeps what is found so far: a killed search goes on to the same result.
 
     Raises:
-        InputError: see ``SoftPrompt.parse``; models on two devices; a kept file of another search.
+        InputError: see ``SoftPrompt.parse``; models on two devices; a file for a folder.
         FloatingPointError: NaN in the painter (names its step of denoising) or in what the target
             says (names the step of the search and the explanation).
     """

@@ -1,4 +1,4 @@
-"""Where searches are, in a file or in memory alone: a killed one goes on to the same result."""
+"""Where searches are, in a folder or in memory alone: a killed one goes on to the same result."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def search_key(painter: Painter, target: Target, *given: object) -> str:
     return result_key(METHOD, *(repr(each) for each in how), *weights, seen, *given)
 
 
+def kept_file(folder: str | Path | None, kind: str, key: str) -> Path | None:
+    """Where a folder keeps what belongs to a key; None without a folder.
+
+    Raises:
+        InputError: the folder is a file.
+    """
+    if folder is None:
+        return None
+    if Path(folder).is_file():
+        raise InputError(f"{folder} is a file: give a folder, in which searches are kept.")
+    return Path(folder) / f"{kind}-{key}.safetensors"
+
+
 @dataclass
 class Kept:
     """R searches; tensors on the CPU.
@@ -37,7 +50,6 @@ class Kept:
     """
 
     file: Path | None
-    key: str
     soft: Tensor
     moments: Tensor
     step: Tensor
@@ -45,11 +57,11 @@ class Kept:
     saved: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, file: str | Path | None, key: str, soft: Tensor, steps: int) -> Kept:
-        """As the file has them, or at the start where there is none.
+    def start(cls, folder: str | Path | None, key: str, soft: Tensor, steps: int) -> Kept:
+        """As a file of the folder, named by its key, has them; or at the start where none has.
 
         Raises:
-            InputError: the file keeps something else, or is a folder.
+            InputError: the folder is a file.
         """
         fresh = {
             "soft": soft,
@@ -57,15 +69,9 @@ class Kept:
             "step": torch.zeros(len(soft), dtype=torch.long),
             "path": torch.full((steps + 1, len(soft)), torch.nan),
         }
-        if file is not None and Path(file).is_dir():
-            raise InputError(f"{file} is a folder: give a file, in which the search is kept.")
+        file = kept_file(folder, "search", key)
         found = read_kept(file, load_file)
-        if found is None:
-            return cls(None if file is None else Path(file), key, **fresh)
-        stored = found.pop("key", torch.empty(0, dtype=torch.uint8))
-        if bytes(stored.tolist()).decode("utf-8", "replace") != key or set(found) != set(_PARTS):
-            raise InputError(f"{file} keeps another search: give another file, or remove it.")
-        return cls(Path(file), key, **found)
+        return cls(file, **(fresh if found is None else {name: found[name] for name in _PARTS}))
 
     def note(self, rows: Tensor, step: int, soft: Tensor, moments: Tensor, loss: Tensor) -> None:
         """Where these rows are at a step; written now and then."""
@@ -78,7 +84,6 @@ class Kept:
         if self.file is None:
             return
         tensors = {name: getattr(self, name).contiguous() for name in _PARTS}
-        tensors["key"] = torch.tensor(list(self.key.encode()), dtype=torch.uint8)
         with atomic_write(self.file) as path:
             save_file(tensors, path)
         self.saved = time.monotonic()

@@ -170,7 +170,7 @@ def discover(
         words: {class: what to look for}, where it is not the label. settings, way: of the searches,
             whose rows are the classes with the k features of each.
         pictures: that stand for the expectation of r. delta: of Eq. 6.
-        kept: a file that keeps the searches.
+        kept: a folder that keeps the searches.
 
     Raises:
         InputError: no class, an unknown one, an empty word, a k that the target has not, or

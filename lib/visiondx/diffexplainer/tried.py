@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
-from visiondx.core.files import atomic_write, read_kept
+from visiondx.core.files import atomic_write, read_kept, result_key
 from visiondx.core.seeds import check_seed
 from visiondx.diffexplainer.hard_prompts import Words
-from visiondx.diffexplainer.kept import SAVE_SECONDS, search_key
+from visiondx.diffexplainer.kept import SAVE_SECONDS, kept_file, search_key
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.painting import noise_of, paint
 from visiondx.diffexplainer.prompts import SoftPrompt
@@ -49,11 +49,11 @@ def tried(
         template: with ``{t}``, where each of the W words stands by itself.
         aims: of one or several targets, which see the same pictures.
         noises: pictures a word, the same for all. batch: pictures at once.
-        kept: a file that keeps what is known so far: a killed run goes on.
+        kept: a folder that keeps what is known so far: a killed run goes on.
 
     Raises:
         InputError: see ``SoftPrompt.parse``; no aims, no noises, or more of these than the batch
-            holds; a kept file of something else.
+            holds; a file for a folder.
         FloatingPointError: a loss that is NaN or infinite; names the word.
     """
     check_seed(seed)
@@ -63,8 +63,12 @@ def tried(
         raise InputError(f"noises is {noises}: give 1 or more, and no more than batch, {batch}.")
     prompt = SoftPrompt.parse(painter, template)
     made_of = template, words.texts, noises, seed
-    key = "" if kept is None else " ".join(_key(painter, each, *made_of) for each in aims)
-    losses = _start(kept, key, [len(each) for each in aims], len(words))
+    file = None
+    if kept is not None:
+        file = kept_file(
+            kept, "tried", result_key(*(_key(painter, each, *made_of) for each in aims))
+        )
+    losses = _start(file, [len(each) for each in aims], len(words))
     noise, saved = noise_of(painter, noises, seed), time.monotonic()
     left = losses[0][0].isnan().nonzero().flatten()
     with tqdm(total=len(words), initial=len(words) - len(left), desc="words") as bar:
@@ -79,11 +83,11 @@ def tried(
                     lambda row, part=part: words.texts[int(part[row])],
                 )
             bar.update(len(part))
-            if kept is not None and time.monotonic() - saved > SAVE_SECONDS:
-                _save(kept, key, losses)
+            if file is not None and time.monotonic() - saved > SAVE_SECONDS:
+                _save(file, losses)
                 saved = time.monotonic()
-    if kept is not None:
-        _save(kept, key, losses)
+    if file is not None:
+        _save(file, losses)
     return losses
 
 
@@ -119,19 +123,14 @@ def _key(painter: Painter, aims: Objectives, *given: object) -> str:
     return search_key(painter, aims.target, METHOD, aims.names, *given)
 
 
-def _start(kept: str | Path | None, key: str, rows: list[int], words: int) -> list[Tensor]:
+def _start(file: Path | None, rows: list[int], words: int) -> list[Tensor]:
     """(E, W) each, as the file has them, or NaN where there is none."""
-    found = read_kept(kept, load_file)
+    found = read_kept(file, load_file)
     if found is None:
         return [torch.full((count, words), torch.nan) for count in rows]
-    stored = found.pop("key", torch.empty(0, dtype=torch.uint8))
-    if bytes(stored.tolist()).decode("utf-8", "replace") != key:
-        raise InputError(f"{kept} keeps something else: give another file, or remove it.")
     return [found[str(number)] for number in range(len(rows))]
 
 
-def _save(kept: str | Path, key: str, losses: list[Tensor]) -> None:
-    tensors = {str(number): each for number, each in enumerate(losses)}
-    tensors["key"] = torch.tensor(list(key.encode()), dtype=torch.uint8)
-    with atomic_write(kept) as path:
-        save_file(tensors, path)
+def _save(file: Path, losses: list[Tensor]) -> None:
+    with atomic_write(file) as path:
+        save_file({str(number): each for number, each in enumerate(losses)}, path)
