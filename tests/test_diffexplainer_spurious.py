@@ -10,7 +10,9 @@ from painter_standins import lcm_painter
 from toy_painter import SIZE, Colours, RedPixels, ToyPainter
 from visiondx.core.errors import InputError
 from visiondx.diffexplainer import kept as keeping
-from visiondx.diffexplainer.explain import Settings
+from visiondx.diffexplainer import spurious
+from visiondx.diffexplainer.explain import Found, Settings
+from visiondx.diffexplainer.prompts import SoftPrompt
 from visiondx.diffexplainer.spurious import discover, object_shares, probabilities, takes
 from visiondx.diffexplainer.ways import Free
 from visiondx.models.segmenter import Segmenter
@@ -157,3 +159,17 @@ def test_taken_is_the_likeliest_class() -> None:
     assert takes(three, images, 0).all()
     assert not takes(three, images, 1).any()
     assert probabilities(three, images).shape == (2, 2, 3)
+
+
+def test_of_the_starts_one_is_chosen_that_the_target_takes(target) -> None:
+    painter = ToyPainter()
+    dark, light = torch.tensor([-9.0, -9.0]), torch.tensor([9.0, 9.0])
+    soft = torch.stack([dark, light, dark, light, dark, dark]).view(3, 2, 1, 2)
+    losses = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    prompt = SoftPrompt.parse(painter, "{t}")
+    found = Found(("a", "b", "c"), prompt, soft, None, losses, losses[None], SETTINGS, 0)
+    chosen = spurious._taken_first(painter, target, found, torch.tensor([1, 0, 1]))
+    assert chosen.best.tolist() == [1, 0, 1]  # light is a thing, dark is none; none is taken
+    assert torch.equal(chosen.tokens[0, 0], light)
+    assert chosen.only(0).best.tolist() == [0, 0, 0]
+    assert spurious._taken_first(painter, target, found.only(1), torch.ones(3)).choice is None

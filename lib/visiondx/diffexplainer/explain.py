@@ -44,7 +44,7 @@ class Settings:
         noises: fresh pictures a row and step. held: pictures that choose among the starts.
         through: how many of the painter's steps carry the gradient; None for all.
         batch: pictures that are painted at once.
-        descent: its step size is half the deviation of the embedded painter's vocabulary.
+        descent: its step size is a quarter of the deviation of the embedded painter's vocabulary.
 
     Raises:
         InputError: a count below 1, or more noises than the batch holds.
@@ -57,7 +57,7 @@ class Settings:
     held: int = 16
     through: int | None = None
     batch: int = 64
-    descent: Descent = field(default_factory=lambda: Descent(100, 0.02, "adam", anneal=True))
+    descent: Descent = field(default_factory=lambda: Descent(100, 0.01, "adam", anneal=True))
 
     def __post_init__(self) -> None:
         for name in ("tokens", "starts", "noises", "held", "batch"):
@@ -78,7 +78,8 @@ class Found:
     of k; None of free tokens. losses: (E, S) on the held noise. path: (T + 1, E, S), the
     loss at every step on its own fresh noise; NaN of steps that a stopped search did not make.
     scores: (E, S, k, W), how much speaks for each of the W words that could be chosen, see
-    ``ways``; None of free tokens.
+    ``ways``; None of free tokens. choice: (E,) the starts that were chosen by something else than
+    the losses.
     """
 
     names: tuple[str, ...]
@@ -90,11 +91,12 @@ class Found:
     settings: Settings
     seed: int
     scores: Tensor | None = None
+    choice: Tensor | None = None
 
     @property
     def best(self) -> Tensor:
-        """(E,) the start that does best on the held noise."""
-        return self.losses.argmin(1)
+        """(E,) the start that does best on the held noise, or the one that was chosen."""
+        return self.losses.argmin(1) if self.choice is None else self.choice
 
     @property
     def tokens(self) -> Tensor:
@@ -130,6 +132,7 @@ class Found:
             losses=self.losses[:, some],
             path=self.path[:, :, some],
             scores=None if self.scores is None else self.scores[:, some],
+            choice=None,
         )
 
     def plot(self, starts: Sequence[str] | None = None) -> Figure:
@@ -358,7 +361,7 @@ def as_words(painter: Painter, aims: Objectives, found: Found, words: Words) -> 
     scores, chosen = scores.cpu().unflatten(0, shape), chosen.cpu().unflatten(0, shape)
     read = [words.read(starts) for starts in scores]
     each = losses.unflatten(0, shape)
-    return replace(found, soft=chosen, words=read, losses=each, scores=scores)
+    return replace(found, soft=chosen, words=read, losses=each, scores=scores, choice=None)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Of a class, the five features that carry it are explained by Eq. 5, which asks f
 feature together; a segmenter looks for the class's word in the pictures. With r the fraction of a
 picture that the object covers, Eq. 6 calls a feature core where E_z[r] >= delta, else spurious.
 Where the target does not take the pictures for the class, the search has not shown what it wants,
-and nothing is said.
+and nothing is said; so of several starts those are preferred that it takes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from visiondx.core.files import atomic_write
 from visiondx.core.seeds import step_seed
 from visiondx.core.stats import bootstrap
 from visiondx.core.words import check_words
-from visiondx.diffexplainer.explain import Found, Settings, search
+from visiondx.diffexplainer.explain import HELD, Found, Settings, search
 from visiondx.diffexplainer.features import last_features, top_features
 from visiondx.diffexplainer.objectives import Objectives, activation, class_number, toward
+from visiondx.diffexplainer.painting import noise_of, painted
 from visiondx.diffexplainer.question import check_counts
 from visiondx.diffexplainer.ways import Way
 from visiondx.models.painter import Painter
@@ -108,7 +109,8 @@ class Features:
     def to_frame(self) -> pd.DataFrame:
         """A row a feature: class, feature, carries, r with its interval, verdict, held loss."""
         rows = []
-        losses = self.found.losses.min(1).values.view(self.features.shape)
+        found = self.found
+        losses = found.losses.gather(1, found.best[:, None]).view(self.features.shape)
         for c, name in enumerate(self.classes):
             for k, verdict in enumerate(self.verdicts[c]):
                 r = self.r[c, k]
@@ -192,6 +194,7 @@ def discover(
     ]
     objectives = Objectives(target, aims, painter.size)
     found = search(painter, objectives, settings, way, seed=seed, kept=kept)
+    found = _taken_first(painter, target, found, torch.tensor(numbers).repeat_interleave(k))
     seeds = [step_seed(step_seed(seed, _SHOWN), index) for index in range(pictures)]
     shown = found.images(painter, seeds).unflatten(0, features.shape)
     known = [segmenter.knows(word) for word in asked]
@@ -207,6 +210,29 @@ def discover(
         found,
         delta,
     )
+
+
+@torch.no_grad()
+def _taken_first(painter: Painter, target: Target, found: Found, numbers: Tensor) -> Found:
+    """With the start of the least loss among those whose pictures the target takes for the class.
+
+    Eq. 5 adds a feature without a bound to a loss with one: where the feature outweighs the class,
+    the least loss is of pictures that nothing can be said of. On the held noise; where no start is
+    taken, the loss decides.
+
+    Args:
+        numbers: (E,) the class of each explanation.
+    """
+    starts = found.losses.shape[1]
+    if starts == 1:
+        return found
+    noise = noise_of(painter, found.settings.held, step_seed(found.seed, HELD))
+    soft = found.soft.flatten(0, 1)
+    images = painted(painter, found.prompt, soft, noise, found.settings.batch)
+    likeliest = probabilities(target, images).argmax(-1).unflatten(0, (-1, starts))
+    taken = (likeliest == numbers[:, None, None]).float().mean(2) >= REACHED
+    choose = taken | ~taken.any(1, keepdim=True)
+    return replace(found, choice=found.losses.masked_fill(~choose, torch.inf).argmin(1))
 
 
 def object_shares(segmenter: Segmenter, images: Tensor, words: Sequence[str | None]) -> Tensor:

@@ -30,7 +30,7 @@ def check_explanation(values: Mapping[str, Any]) -> None:
         if values[name] < 1:
             raise InputError(f"Parameter {name!r} must be 1 or more, got {values[name]}.")
     if not values["eta"] > 0:
-        raise InputError(f"eta is {values['eta']}: give a step size above 0, such as 0.02.")
+        raise InputError(f"eta is {values['eta']}: give a step size above 0, such as 0.01.")
     check_counts(values["pictures"], values["delta"])
     check_painter(values["painter"])
     if values["lora"]:
