@@ -19,10 +19,12 @@ from visiondx.dataset_interfaces.inversion import (
     Inversion,
     Lesson,
     denoising_loss,
+    initial_tokens,
     learn_tokens,
 )
 from visiondx.dataset_interfaces.tokens import encode_prompts
 from visiondx.models.painter import Painter
+from visiondx.models.soft_words import soft_word
 from visiondx.search.descent import Descent
 
 SHORT = ("a <class>", "the <class> dog")
@@ -298,3 +300,17 @@ def test_losses_of_other_classes(painter, images) -> None:
     tokens = learn_tokens(painter, images, few(1))
     with pytest.raises(InputError, match=r"1 vectors of a, b, dog, .* of a, b and"):
         denoising_loss(painter, {k: images[k] for k in ("a", "b")}, tokens, few())
+
+
+def test_initial_tokens_are_where_learning_starts(painter, images) -> None:
+    begun = initial_tokens(painter, ("a", "b", "dog"), "dog", 2)
+    word = soft_word(painter, "dog", 2)
+    assert torch.equal(begun.vectors, torch.stack([word] * 3))
+    assert (begun.names, begun.initialisers) == (("<a>", "<b>", "<dog>"), ("dog",) * 3)
+    settings = few(1, 1e-12, vectors=2)
+    learned = learn_tokens(painter, images, settings, words="dog")
+    assert torch.allclose(learned.vectors, begun.vectors, atol=1e-6)
+    lost = [denoising_loss(painter, images, each, settings) for each in (begun, learned)]
+    assert torch.allclose(*lost, atol=1e-5)
+    with pytest.raises(InputError, match="have the same token <dog>"):
+        initial_tokens(painter, ("dog", "Dog"))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,26 +156,44 @@ def learn_tokens(
     """
     check_seed(seed)
     settings, data = settings or Inversion(), by_class(images)
-    names = tuple(token_name(name) for name in data.classes)
-    initialisers = _initialisers(data.classes, words)
-    check_names(data.classes, names)
-    check_new(painter, names)
-    starts = [soft_word(painter, word, settings.vectors) for word in initialisers]
-    start = torch.stack(starts).float()
+    begun = initial_tokens(painter, data.classes, words, settings.vectors)
+    start = begun.vectors.to(painter.device)
     lesson = Lesson.make(painter, data, settings, seed, kept)
     file = None
     if kept is not None:
         weights = digest(**painter.state_dict())
         how = dict(painter.scheduler.config)
         given = [weights, repr(how), data.content, data.labels.tolist(), list(data.classes)]
-        key = result_key(METHOD, *given, list(initialisers), asdict(settings), seed)
+        key = result_key(METHOD, *given, list(begun.initialisers), asdict(settings), seed)
         file = Path(kept) / f"tokens-{key}.safetensors"
     progress = read_kept(file, Progress.read) or Progress.begin(start.cpu(), settings.descent.steps)
     _learn(lesson, progress, start, file)
     vectors = lesson.held(progress.vectors.to(start), start).cpu()
-    return ClassTokens(
-        data.classes, names, vectors, initialisers, fingerprint(painter), progress.losses
-    )
+    return replace(begun, vectors=vectors, losses=progress.losses)
+
+
+def initial_tokens(
+    painter: Painter,
+    classes: Sequence[str],
+    words: Mapping[str, str] | str | None = None,
+    vectors: int = 1,
+) -> ClassTokens:
+    """Tokens before anything is learned: those of the words that they start from.
+
+    Args:
+        words: see ``learn_tokens``. vectors: k.
+
+    Raises:
+        InputError: two classes with one word, one that the painter's tokenizer knows, or a class
+            without its description.
+    """
+    names = tuple(token_name(name) for name in classes)
+    initialisers = _initialisers(classes, words)
+    check_names(classes, names)
+    check_new(painter, names)
+    start = torch.stack([soft_word(painter, word, vectors) for word in initialisers])
+    found = start.float().cpu()
+    return ClassTokens(tuple(classes), names, found, initialisers, fingerprint(painter))
 
 
 @torch.no_grad()
