@@ -7,6 +7,7 @@ from PIL import Image
 
 from dataset_interfaces_standins import ColourWords
 from visiondx.core.errors import InputError
+from visiondx.dataset_interfaces.shifted_images import ShiftedImages
 from visiondx.dataset_interfaces.shifts import SHIFTS, Shift
 from visiondx_worlds.marking.dataset_interfaces.pool import (
     ABSENT_PAIRS,
@@ -91,6 +92,10 @@ def test_the_truth_is_written_as_an_interface_writes(tmp_path, monkeypatch):
     stored = np.array(Image.open(tmp_path / "in_the_snow/car/0001.png"))
     wanted = true_images("in the snow", 2, 3, ["mug", "car"])["car"][1].permute(1, 2, 0)
     assert np.abs(stored / 255 - wanted.numpy()).max() < 1 / 255
+    images = ShiftedImages.read(tmp_path)  # what measures painted images measures these
+    assert images.shifts == ("base", "in_the_snow")
+    assert images.kept.all()
+    assert images.counts().tolist() == [[2, 2]] * 2
     # killed half-way: what lacks is drawn again
     (tmp_path / "base/mug/0000.png").unlink()
     drawn = []

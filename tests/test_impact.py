@@ -1,14 +1,11 @@
-"""Estimated against true drops by hand, and the renders that the truth is measured on."""
+"""Estimated against true drops and slopes, by hand."""
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from visiondx.core.errors import InputError
 from visiondx.dataset_interfaces.answers import Answers
 from visiondx.dataset_interfaces.measure import measure
-from visiondx.dataset_interfaces.shifted_images import ShiftedImages
 from visiondx.models import registry
 from visiondx_worlds.marking.dataset_interfaces.impact import (
     compare,
@@ -19,8 +16,6 @@ from visiondx_worlds.marking.dataset_interfaces.impact import (
     spearman,
     sweep,
 )
-from visiondx_worlds.marking.dataset_interfaces.renders import draw_folder, own_scenes
-from visiondx_worlds.worlds import scenes
 
 # estimated and true drops of four shifts
 DROPS = np.array([[0.1, 0.0], [0.1, 0.2], [0.4, 0.3], [0.2, 0.1]])
@@ -94,41 +89,3 @@ def test_the_sweep_is_of_sixteen_embedded_models():
     names = sweep()
     assert len(set(names)) == 16
     assert set(names) <= set(registry.offered("targets", "multiclass", "scenes"))
-
-
-# ---------------------------------------------------------------- renders
-
-
-def test_scenes_of_each_class_are_as_the_data_set_has_them():
-    rows = own_scenes(40, 3)
-    kinds = rows["class"].long()
-    assert kinds.tolist() == [k for k in range(12) for _ in range(40)]
-    place = scenes.categories["background"].index("water")
-    on_water = rows["background"] == place
-    assert on_water[kinds == scenes.classes.index("boat")].float().mean() > 0.8
-    assert on_water[kinds == scenes.classes.index("car")].float().mean() < 0.2
-
-
-def test_a_folder_of_renders_is_what_the_renderer_draws(tmp_path):
-    home = draw_folder(tmp_path, 2, 5, ["bright sunlight", "red"])
-    images = ShiftedImages.read(home)
-    assert images.shifts == ("base", "bright_sunlight", "red")
-    assert images.classes == tuple(sorted(scenes.classes))
-    assert images.counts().tolist() == [[2] * 12] * 3
-    rows = own_scenes(2, 5)
-    k = scenes.classes.index("mug")
-    known = scenes.render(scenes.shift(rows, "red"))[2 * k + 1]
-    with Image.open(home / "red" / "mug" / "0001.png") as image:
-        seen = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-    assert (seen - known).abs().max() <= 0.5 / 255 + 1e-6
-    # stopped half-way, it goes on; what is there stays
-    before = (home / "base" / "dog" / "0000.png").stat().st_mtime_ns
-    (home / "red" / "cat" / "0001.png").unlink()
-    again = draw_folder(tmp_path, 2, 5, ["bright sunlight", "red"])
-    assert (again / "red" / "cat" / "0001.png").is_file()
-    assert (home / "base" / "dog" / "0000.png").stat().st_mtime_ns == before
-    assert draw_folder(tmp_path, 1, 5, ["red"]) != home
-    with pytest.raises(InputError, match="Unknown shift 'moon'"):
-        draw_folder(tmp_path, 1, 5, ["moon"])
-    with pytest.raises(InputError, match="n is 0"):
-        draw_folder(tmp_path, 0, 5)
