@@ -25,7 +25,7 @@ def scheduler(kind: type = DDIMScheduler, **settings: object) -> object:
     return kind(num_train_timesteps=1000, steps_offset=1, **_BETAS, **still, **settings)
 
 
-def tokenizer(folder: Path) -> CLIPTokenizer:
+def tokenizer(folder: Path, context: int = CONTEXT) -> CLIPTokenizer:
     """Letters and a few whole words; padded with its end, as OpenAI's is."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     pieces = [*letters, *(f"{c}</w>" for c in letters), "do", "dog</w>", "<|startoftext|>"]
@@ -34,17 +34,20 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\nd o\ndo g</w>\n")
     files = str(folder / "vocab.json"), str(folder / "merges.txt")
-    return CLIPTokenizer(*files, model_max_length=CONTEXT)
+    return CLIPTokenizer(*files, model_max_length=context)
 
 
-def pipeline(folder: Path, told: int | None = None, seed: int = 0) -> StableDiffusionPipeline:
+def pipeline(
+    folder: Path, told: int | None = None, seed: int = 0, context: int = CONTEXT
+) -> StableDiffusionPipeline:
     """Images of 16 px out of 8 x 8 x 4 latents.
 
     Args:
-        folder: for the tokenizer's files. told: the UNet's ``time_cond_proj_dim``.
+        folder: for the tokenizer's files. told: the UNet's ``time_cond_proj_dim``. context: tokens
+            of a prompt, of which most letters are one each.
     """
     torch.manual_seed(seed)
-    words = tokenizer(folder / "words")
+    words = tokenizer(folder / "words", context)
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -71,7 +74,7 @@ def pipeline(folder: Path, told: int | None = None, seed: int = 0) -> StableDiff
             intermediate_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
-            max_position_embeddings=CONTEXT,
+            max_position_embeddings=context,
             bos_token_id=words.bos_token_id,
             eos_token_id=words.eos_token_id,
             pad_token_id=words.pad_token_id,

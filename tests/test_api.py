@@ -1,4 +1,4 @@
-"""`import visiondx as vx`: a dozen names, imported when they are used, on anybody's objects."""
+"""`import visiondx as vx`: its names, imported when they are used, on anybody's objects."""
 
 import os
 import subprocess
@@ -17,10 +17,11 @@ from zoom_standins import NEUTRAL, GridClassifier, GridEncoder, GridGenerator, p
 FAST = {"images": 4, "threshold": 0.7}
 WORDS = [prompt(0), prompt(3)]
 NAMES = {
-    "Diagnosis", "Encoder", "InputError", "LossData", "LossModel", "SearchSettings", "Sensitivity",
-    "Explanation", "Painter", "Photographs", "Segmenter", "StyleGenerator", "Target", "diagnose",
-    "embed", "explain", "project", "write_diagnosis", "write_explanation", "write_page",
-    "write_report",
+    "ClassFolder", "ClassTokens", "DatasetInterface", "Diagnosis", "Encoder", "Explanation",
+    "InputError", "Inversion", "LossData", "LossModel", "Painter", "Photographs", "SearchSettings",
+    "Segmenter", "Sensitivity", "Shift", "ShiftedImages", "StyleGenerator", "Target", "ask_models",
+    "diagnose", "embed", "explain", "measure", "project", "write_diagnosis", "write_explanation",
+    "write_page", "write_report", "write_robustness",
 }  # fmt: skip
 
 

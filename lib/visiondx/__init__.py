@@ -30,10 +30,19 @@ _PLACES = {
     "embed": "llm2loss.cache",
     "explain": "diffexplainer.result",
     "Explanation": "diffexplainer.result",
+    "ClassFolder": "dataset_interfaces.folders",
+    "ClassTokens": "dataset_interfaces.tokens",
+    "DatasetInterface": "dataset_interfaces.interface",
+    "Inversion": "dataset_interfaces.inversion",
+    "Shift": "dataset_interfaces.shifts",
+    "ShiftedImages": "dataset_interfaces.shifted_images",
+    "ask_models": "dataset_interfaces.answers",
+    "measure": "dataset_interfaces.measure",
     "write_diagnosis": "show.report",
     "write_explanation": "show.explanation_report",
     "write_page": "show.page",
     "write_report": "show.report",
+    "write_robustness": "show.robustness_report",
 }
 __all__ = ["__version__", *_PLACES]
 
