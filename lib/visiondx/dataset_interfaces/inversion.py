@@ -167,7 +167,7 @@ def learn_tokens(
         key = result_key(METHOD, *given, list(begun.initialisers), asdict(settings), seed)
         file = Path(kept) / f"tokens-{key}.safetensors"
     progress = read_kept(file, Progress.read) or Progress.begin(start.cpu(), settings.descent.steps)
-    _learn(lesson, progress, start, file)
+    take_steps(lesson, progress, start, file)
     vectors = lesson.held(progress.vectors.to(start), start).cpu()
     return replace(begun, vectors=vectors, losses=progress.losses)
 
@@ -365,8 +365,13 @@ def noise_schedule(painter: Painter) -> DDPMScheduler:
     return DDPMScheduler.from_config(painter.scheduler.config)
 
 
-def _learn(lesson: Lesson, progress: Progress, start: Tensor, file: Path | None) -> None:
-    """All steps of all classes, from where they are; saved now and then and at the end."""
+def take_steps(lesson: Lesson, progress: Progress, start: Tensor, file: Path | None = None) -> None:
+    """All steps of all classes, from where `progress` is, which goes along.
+
+    Args:
+        start: (C, k, d) on the painter's device, whose lengths are held.
+        file: where `progress` is saved now and then and at the end; None saves none.
+    """
     descent, saved = lesson.settings.descent, time.monotonic()
     vectors, moments = (each.to(start) for each in (progress.vectors, progress.moments))
     total, done = progress.losses.numel(), int(progress.done.sum())
