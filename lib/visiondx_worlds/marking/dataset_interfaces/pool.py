@@ -18,7 +18,9 @@ from visiondx.core.errors import InputError
 from visiondx.core.files import digest, result_key
 from visiondx.core.seeds import step_seed
 from visiondx.dataset_interfaces.retrieval import Pool
+from visiondx.dataset_interfaces.shifts import Shift
 from visiondx.models.encoder import Encoder
+from visiondx_worlds.marking.dataset_interfaces.truth import world_shift
 from visiondx_worlds.worlds.base import Attributes
 from visiondx_worlds.worlds.scenes import CLASSES, SHIFTS, scenes
 
@@ -91,6 +93,12 @@ class RenderPool:
     def _batches(self) -> Iterator[Tensor]:
         for part in torch.arange(len(self)).split(_BATCH):
             yield self.images(part)
+
+
+def how_common(kind: str, shift: Shift) -> str:
+    """Whether a pool has a class under a shift of Table 1: "absent", "rare" or "usual"."""
+    pair = (kind, world_shift(shift))
+    return "absent" if pair in ABSENT_PAIRS else "rare" if pair in RARE_PAIRS else "usual"
 
 
 def paired(rows: Attributes, pairs: frozenset[tuple[str, str]]) -> Tensor:
