@@ -214,6 +214,9 @@ def test_figures_show_what_the_tables_say(found):
     assert [t.get_text() for t in axis.texts] == ["in the snow", "red"]
     (points,) = [line for line in axis.get_lines() if line.get_marker() == "o"]
     np.testing.assert_array_equal(points.get_xdata(), found.impact[:2, 0])
+    both = found.plot_plane("painted", {"true": found}).axes
+    assert [axis.get_title() for axis in both] == ["painted", "true"]
+    assert [len(axis.texts) for axis in both] == [2, 2]
     with pytest.raises(InputError, match="There is no shift 'lost' to show: choose from"):
         found.plot_lines(["lost"])
 

@@ -18,7 +18,7 @@ from visiondx.core.files import atomic_write
 from visiondx.core.stats import Estimate, proportion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -179,16 +179,23 @@ class Robustness:
 
         return plots.fitted_lines(self._points(shifts), "base accuracy", "under the shift", title)
 
-    def plot_plane(self, title: str = "") -> Figure:
-        """Fig. 9: each shift's ID/OOD slope over its absolute impact, with both intervals."""
+    def plot_plane(self, title: str = "", beside: Mapping[str, Robustness] | None = None) -> Figure:
+        """Fig. 9: each shift's ID/OOD slope over its absolute impact, with both intervals.
+
+        beside: others by their titles, such as the truth, each a panel on the same axes.
+        """
         from visiondx.show import plots
 
+        every = {title: self, **(beside or {})}
+        panels = {name: each._plane() for name, each in every.items()}
+        return plots.named_points(panels, "absolute impact", "ID/OOD slope")
+
+    def _plane(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Names, impacts and slopes (S, 3) of the shifts that have both."""
         shown = [s for s in self._ranked() if np.isfinite(self.slope[s]).all()]
         if not shown:
             raise InputError(f"No shift has a slope: that takes {FEWEST} models that differ.")
-        x, y = self.impact[shown], self.slope[shown]
-        names = [said(self.shifts[s]) for s in shown]
-        return plots.named_points(names, x, y, "absolute impact", "ID/OOD slope", title)
+        return [said(self.shifts[s]) for s in shown], self.impact[shown], self.slope[shown]
 
     def save(self, folder: str | Path) -> None:
         """Write robustness.csv, shifts.csv, models.csv and verdict.txt."""

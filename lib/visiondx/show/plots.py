@@ -1,6 +1,6 @@
 """The figures that every notebook and the report share. Each helper returns the figure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CELL = 1.1  # inches of one image
 FIRST, REST, TRUTH = "#d1495b", "#8fa6b8", "#2e4057"
+DASHED = {"color": "0.6", "linestyle": "--", "linewidth": 1}
 
 
 @contextmanager
@@ -390,7 +391,7 @@ def fitted_lines(
             squeeze=False, layout="constrained",
         )  # fmt: skip
         for axis, (name, (x, y)) in zip(axes.flat, panels.items()):
-            axis.plot(ends, ends, "--", color="0.6", linewidth=1)
+            axis.plot(ends, ends, **DASHED)
             axis.plot(x, y, "o", color=TRUTH, markersize=4, alpha=0.8)
             words = figure_text(name)
             if np.ptp(x) > 0:
@@ -406,31 +407,45 @@ def fitted_lines(
 
 
 def named_points(
-    names: Sequence[str],
-    x: np.ndarray,
-    y: np.ndarray,
+    panels: Mapping[str, tuple[Sequence[str], np.ndarray, np.ndarray]],
     xlabel: str,
     ylabel: str,
-    title: str = "",
+    diagonal: bool = False,
 ) -> Figure:
-    """Dots with their names and both intervals (Dataset Interfaces, Fig. 9).
+    """Dots with their names and both intervals, panels side by side (Dataset Interfaces, Fig. 9).
 
     Args:
-        x, y: (S, 3), value, low and high of each.
+        panels: title -> S names, x and y, (S, 3) each: value, low and high; finite.
+        diagonal: the dashed line is where y is x, not where x is 0.
+
+    Raises:
+        InputError: no panel.
     """
+    if not panels:
+        raise InputError("named_points needs at least one panel.")
     with _style() as sns:
-        figure, axis = plt.subplots(figsize=(8, 5.6), layout="constrained")
-        axis.hlines(y[:, 0], x[:, 1], x[:, 2], color=REST, linewidth=1, alpha=0.6)
-        axis.vlines(x[:, 0], y[:, 1], y[:, 2], color=REST, linewidth=1, alpha=0.6)
-        axis.plot(x[:, 0], y[:, 0], "o", color=FIRST, markersize=5)
-        axis.axvline(0, color="0.6", linestyle="--", linewidth=1)
-        heights = _apart(axis, x[:, 0], y[:, 0])
-        for name, across, up, height in zip(names, x[:, 0], y[:, 0], heights, strict=True):
-            axis.annotate(
-                figure_text(name), (across, up), (6, height), textcoords="offset points",
-                fontsize=8, va="center",
-            )  # fmt: skip
-        axis.set(xlabel=xlabel, ylabel=ylabel, title=figure_text(title))
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=((8, 6.4)[len(panels) > 1] * len(panels), 5.6), sharex=True,
+            sharey=True, squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for axis, (title, (_, x, y)) in zip(axes.flat, panels.items()):
+            axis.hlines(y[:, 0], x[:, 1], x[:, 2], color=REST, linewidth=1, alpha=0.6)
+            axis.vlines(x[:, 0], y[:, 1], y[:, 2], color=REST, linewidth=1, alpha=0.6)
+            axis.plot(x[:, 0], y[:, 0], "o", color=FIRST, markersize=5)
+            if diagonal:
+                axis.axline((0, 0), slope=1, **DASHED)
+            else:
+                axis.axvline(0, **DASHED)
+            axis.set(xlabel=xlabel, title=figure_text(title))
+        axes[0, 0].set_ylabel(ylabel)
+        for axis, (names, x, y) in zip(axes.flat, panels.values()):  # all limits are known
+            for name, across, up, height in zip(
+                names, x[:, 0], y[:, 0], _apart(axis, x[:, 0], y[:, 0]), strict=True
+            ):
+                axis.annotate(
+                    figure_text(name), (across, up), (6, height), textcoords="offset points",
+                    fontsize=8, va="center",
+                )  # fmt: skip
         sns.despine(figure)
     return _finish(figure)
 
