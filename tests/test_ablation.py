@@ -18,7 +18,7 @@ from visiondx.dataset_interfaces.measure import measure
 from visiondx.dataset_interfaces.shifted_images import ShiftedImages
 from visiondx.dataset_interfaces.shifts import Shift
 from visiondx.models.preprocess import Preprocess
-from visiondx_worlds.marking.dataset_interfaces import swapped_images
+from visiondx_worlds.marking.dataset_interfaces import benchmark_images
 from visiondx_worlds.marking.dataset_interfaces.ablation import (
     against,
     blame,
@@ -26,14 +26,17 @@ from visiondx_worlds.marking.dataset_interfaces.ablation import (
     marks,
     only,
 )
-from visiondx_worlds.marking.dataset_interfaces.impact import compare
-from visiondx_worlds.marking.dataset_interfaces.swapped_images import (
+from visiondx_worlds.marking.dataset_interfaces.benchmark_images import (
     clip_passes,
+    decoded_images,
+    drawn_images,
     judges_answers,
+    painted_images,
     seen,
     unfiltered,
-    write_decoded,
 )
+from visiondx_worlds.marking.dataset_interfaces.impact import compare
+from visiondx_worlds.marking.dataset_interfaces.own import home_of
 from visiondx_worlds.worlds.scenes import CLASSES, SHIFTS, scenes
 
 MODELS, GROUPS = ("x", "y", "z"), ("base", "fog", "rain", "snow")
@@ -211,7 +214,7 @@ class Told:
 
 
 def test_judges_see_each_image_in_its_place(images, monkeypatch):
-    monkeypatch.setattr(swapped_images, "SIDE", 16)
+    monkeypatch.setattr(benchmark_images, "SIDE", 16)
     found = seen(images, Told())
     # base, then snow; of each three cats and three dogs, redder and redder
     assert found["class"].tolist() == [True, True, False, False, False, True] * 2
@@ -247,9 +250,9 @@ def test_the_filter_is_asked_of_images_that_it_was_not_made_for(images, tmp_path
 
 def test_images_are_written_as_the_autoencoder_brings_them_back(images, tmp_path):
     painter = lcm_painter(tmp_path / "painter")
-    write_decoded(tmp_path / "decoded", images, painter)
-    found = ShiftedImages.read(tmp_path / "decoded")
+    found = decoded_images(images, painter, tmp_path)
     assert (found.paths, found.shifts) == (images.paths, images.shifts)
+    assert found.folder != images.folder
     with Image.open(images.folder / images.paths[4]) as image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
@@ -262,13 +265,46 @@ def test_images_are_written_as_the_autoencoder_brings_them_back(images, tmp_path
     gone, stays = (found.folder / found.paths[k] for k in (3, 4))
     before, content = stays.stat().st_mtime_ns, gone.read_bytes()
     gone.unlink()
-    write_decoded(tmp_path / "decoded", images, painter)
+    decoded_images(images, painter, tmp_path)
     assert gone.read_bytes() == content
     assert stays.stat().st_mtime_ns == before
-    other = lcm_painter(tmp_path / "painter")
     with torch.no_grad():
-        next(other.vae.parameters()).add_(1)
-    with pytest.raises(InputError, match="holds images of another"):
-        write_decoded(tmp_path / "decoded", images, other)
-    with pytest.raises(InputError, match="holds the images themselves"):
-        write_decoded(images.folder, images, painter)
+        next(painter.vae.parameters()).add_(1)
+    assert decoded_images(images, painter, tmp_path).folder != found.folder  # another painter's
+
+
+BASE, NIGHT = Shift.named("base"), Shift.named("at night")
+
+
+def test_what_an_interface_paints_is_what_it_was_asked_for_and_no_more(tmp_path):
+    encoder, words = ColourWords(), {"dog": "red", "cat": "blue"}
+    painter, low = lcm_painter(tmp_path / "painter"), dict.fromkeys(words, -1.0)
+    snow = Shift("in the snow", "a <class> in s", "a photo green")
+    base = Shift("base", "a <class>", "")
+    interface = DatasetInterface(painter, encoder, words, ClipFilter(low, low, "first"))
+    with pytest.raises(InputError, match="'in the snow' has no threshold"):
+        painted_images(interface, [base, snow], 3, 5, tmp_path)
+    scores = interface.generate(snow, n=5, seed=5, folder=home_of(interface, 5, tmp_path))
+    limit = scores["shift_score"].median()
+    own = interface.with_threshold(snow, limit)
+    interface.with_threshold(snow, 1.0).filter(home_of(interface, 5, tmp_path))
+    found = painted_images(own, [base, snow], 3, 5, tmp_path)
+    assert (found.shifts, found.classes) == (("base", "in_the_snow"), ("cat", "dog"))
+    assert found.counts().tolist() == [[3, 3], [3, 3]]  # of five in the snow
+    assert found.paths[:3] == tuple(f"base/cat/000{k}.png" for k in range(3))
+    assert all((found.folder / path).is_file() for path in found.paths)
+    first = scores[scores["number"] < 3]
+    assert found.kept.tolist() == [True] * 6 + (first["shift_score"] >= limit).tolist()
+    assert not found.kept.all()
+    with pytest.raises(InputError, match="takes 'base' first"):
+        painted_images(own, [snow, base], 3, 5, tmp_path)
+
+
+def test_what_the_renderer_draws_is_in_the_same_order(tmp_path):
+    found = drawn_images([BASE, NIGHT, SNOW], 1, 5, tmp_path)
+    assert found.shifts == ("base", "at_night", "in_the_snow")
+    assert found.classes == tuple(sorted(CLASSES))
+    assert found.counts().tolist() == [[1] * 12] * 3
+    assert found.kept.all()
+    more = drawn_images([BASE, NIGHT], 2, 5, tmp_path)
+    assert more.folder != found.folder

@@ -1,12 +1,14 @@
-"""Images by shift and class with a part of what made or chose them swapped for another.
+"""Images of a benchmark by shift and class: painted, drawn, and with one part swapped for another.
 
-What judges see in them, for a filter that is never wrong; whether the CLIP filter would pass them,
-for images that it was not made for; and the same images as a painter's autoencoder brings them
-back, for what its decoder alone does to classifiers.
+What an interface paints and its filter keeps; what the renderer draws in its place. What judges see
+in either, for a filter that is never wrong; whether the CLIP filter would keep what it was not made
+for; and images as a painter's autoencoder brings them back, for what its decoder alone does to
+classifiers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +24,71 @@ from visiondx.dataset_interfaces.answers import Answers
 from visiondx.dataset_interfaces.clip_filter import class_scores, embedded, shift_scores
 from visiondx.dataset_interfaces.generation import MADE, open_home, shift_of
 from visiondx.dataset_interfaces.interface import DatasetInterface
-from visiondx.dataset_interfaces.shifted_images import ShiftedImages
+from visiondx.dataset_interfaces.shifted_images import BASE, ShiftedImages
+from visiondx.dataset_interfaces.shifts import Shift
 from visiondx.models.painter import Painter
-from visiondx_worlds.marking.dataset_interfaces.own import load_images
+from visiondx_worlds.marking.dataset_interfaces.own import home_of, load_images
 from visiondx_worlds.marking.dataset_interfaces.selection import select
+from visiondx_worlds.marking.dataset_interfaces.truth import write_truth
 from visiondx_worlds.models.judges import Judges
 
 METHOD = 1  # raised with every change that gives other images
 BATCH = 64
 SIDE = 64  # pixels of the world's images
 JUDGES = "judges"
+
+
+def painted_images(
+    interface: DatasetInterface,
+    shifts: Sequence[Shift],
+    n: int,
+    seed: int,
+    folder: str | Path,
+) -> ShiftedImages:
+    """n images of each class and shift as an interface paints them, and which its filter keeps.
+
+    Args:
+        shifts: `base` first. folder: keeps them, for other notebooks too (see ``own.home_of``);
+            what is there beyond the first n, or was filtered by other thresholds, does not count.
+
+    Raises:
+        InputError: no base, a shift without a threshold, before any is painted, and see
+            ``DatasetInterface.generate``.
+    """
+    if len(shifts) < 2 or shifts[0].name != BASE:
+        raise InputError(f"A benchmark takes {BASE!r} first, and one shift at least.")
+    for shift in shifts:
+        interface.clip.check(shift, interface.classes)
+    home, tables = home_of(interface, seed, folder), []
+    for s, shift in enumerate(tqdm(shifts, desc="shifts", mininterval=1.0)):
+        rows = interface.generate(shift, n=n, seed=seed, folder=home)
+        rows = rows[rows["number"] < n]
+        kinds = rows["class"].tolist()
+        kept = interface.clip.keeps(shift, kinds, rows["class_score"], rows["shift_score"])
+        paths = [f"{shift.folder}/{file}" for file in rows["file"]]
+        tables.append(pd.DataFrame({"path": paths, "s": s, "kind": kinds, "kept": kept}))
+    table, classes = pd.concat(tables, ignore_index=True), tuple(sorted(interface.classes))
+    return ShiftedImages(
+        home,
+        tuple(shift.folder for shift in shifts),
+        classes,
+        tuple(table["path"]),
+        table["s"].to_numpy(),
+        np.array([classes.index(kind) for kind in table["kind"]]),
+        table["kept"].to_numpy(dtype=bool),
+        "CLIP",
+    )
+
+
+def drawn_images(shifts: Sequence[Shift], n: int, seed: int, folder: str | Path) -> ShiftedImages:
+    """n images of each class and shift as the renderer draws them, kept below a folder.
+
+    Raises:
+        InputError: see ``truth.write_truth``.
+    """
+    home = Path(folder) / f"drawn-{seed}-{n}"
+    write_truth(home, shifts, n, seed)
+    return ShiftedImages.read(home, [shift.folder for shift in shifts])
 
 
 def unfiltered(images: ShiftedImages) -> ShiftedImages:
@@ -94,37 +151,34 @@ def clip_passes(images: ShiftedImages, interface: DatasetInterface) -> np.ndarra
 
 
 @torch.no_grad()
-def write_decoded(folder: str | Path, images: ShiftedImages, painter: Painter) -> None:
-    """Write images as a painter's autoencoder brings them back, below a folder by the same names.
-
-    What is there stays.
+def decoded_images(images: ShiftedImages, painter: Painter, folder: str | Path) -> ShiftedImages:
+    """Images as a painter's autoencoder brings them back, kept below a folder; all of them count.
 
     Args:
         images: in folders such as ``truth.write_truth`` and ``DatasetInterface.generate`` write.
 
     Raises:
-        InputError: images that nothing says the origin of, or a folder with other images.
+        InputError: images that nothing says the origin of.
     """
-    folder = Path(folder)
-    if folder.resolve() == images.folder.resolve():
-        raise InputError(f"{folder} holds the images themselves: give another folder.")
     weights = digest(**painter.vae.state_dict())
+    home = Path(folder) / f"{images.folder.name}-decoded-{weights[:10]}"
     for s, name in enumerate(images.shifts):
         source = images.folder / name
         shift = shift_of(source)
-        open_home(folder / name, shift, result_key(METHOD, weights, (source / MADE).read_text()))
+        open_home(home / name, shift, result_key(METHOD, weights, (source / MADE).read_text()))
         paths = [images.paths[row] for row in np.flatnonzero(images.shift == s)]
         # a batch of which some are missing is decoded whole: not even its rounding differs
         parts = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
-        todo = [part for part in parts if not all((folder / path).is_file() for path in part)]
+        todo = [part for part in parts if not all((home / path).is_file() for path in part)]
         for part in tqdm(todo, desc=f"decoded {name}", disable=len(todo) < 2):
             pixels = load_images(images.folder, part, painter.size).to(painter.device)
             made = painter.decode(painter.latents(pixels)).float().cpu()
             pictures = (made * 255).round().byte().permute(0, 2, 3, 1).numpy()
             for path, picture in zip(part, pictures, strict=True):
-                if not (folder / path).is_file():
-                    with atomic_write(folder / path) as file:
+                if not (home / path).is_file():
+                    with atomic_write(home / path) as file:
                         Image.fromarray(picture).save(file)
+    return replace(unfiltered(images), folder=home)
 
 
 def _kinds(images: ShiftedImages, rows: np.ndarray) -> list[str]:
