@@ -22,12 +22,14 @@ from visiondx.diffexplainer.hard_prompts import Words
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.painting import noise_of, paint, painted
 from visiondx.diffexplainer.prompts import SoftPrompt
+from visiondx.diffexplainer.starts import best_words
+from visiondx.diffexplainer.tried import tried
 from visiondx.diffexplainer.ways import Drawn, Free, Nearest
 from visiondx.models.painter import Painter
 from visiondx.models.target import Target
 from visiondx.search.descent import Descent
 
-QUICK = Settings(starts=2, noises=2, held=3, batch=4, descent=Descent(3, 0.3, "adam"))
+QUICK = Settings(starts=2, tried=0, noises=2, held=3, batch=4, descent=Descent(3, 0.3, "adam"))
 
 
 class Brightness(nn.Module):
@@ -322,3 +324,36 @@ def test_free_tokens_are_read_as_the_nearest_words(painter, target) -> None:
         by_hand = aims.index(torch.tensor([e, e]))(own)[0].mean(1)
         torch.testing.assert_close(found.losses[e], by_hand, atol=1e-5, rtol=1e-4)
     assert not torch.equal(found.losses, free.losses)
+
+
+def test_the_words_that_please_most_are_begun_at(painter, target) -> None:
+    aims = Objectives(target, ["bright", "dark"], 16)
+    words = Words.of(painter)
+    assert len(words) > 3
+    two = best_words(painter, "{t}", aims, 2, 99, 3, without=[[], [words.texts[0]]], seed=5)
+    losses = tried(painter, "{t}", words, [aims], 3, seed=5)[0]
+    bright = [words.texts[w] for w in losses[0].argsort().tolist()]
+    dark = [words.texts[w] for w in losses[1].argsort().tolist()]
+    dark.remove(words.texts[0])  # it begins there anyway
+    assert two == [bright[:2], dark[:2]]
+    few = words.some(3, seed=1)
+    assert len(few) == 3
+    assert {*few.texts} < {*words.texts}
+    at = [words.texts.index(text) for text in few.texts]
+    assert torch.equal(few.matrix, words.matrix[at])
+    assert words.some(3, seed=2).texts != few.texts
+
+    settings = replace(QUICK, starts=3, tried=99, descent=Descent(1, 1e-9, "adam"))
+    begun = Search(painter, aims, settings, Free(["dog", None]), seed=1)
+    places = [[begun.prompt.word(painter, w) for w in row] for row in begun.way.given(2)]
+    assert begun.way.given(2)[0][0] == "dog"
+    assert "dog" not in begun.way.given(2)[0][1:]
+    assert torch.equal(begun.tokens[0], torch.stack(places[0][:3]))
+    drawn = Search(painter, aims, replace(settings, tried=0), Free(["dog", None]), seed=1)
+    assert drawn.way.given(2) == [("dog",), ()]
+    tries = [Search(painter, aims, replace(settings, tried=t), seed=1) for t in (0, 99)]
+    with torch.no_grad():
+        first = [run.found().losses.min(1).values for run in tries]
+    assert (first[1] <= first[0] + 1e-6).all()
+    with pytest.raises(InputError, match="tried is -1"):
+        replace(QUICK, tried=-1)

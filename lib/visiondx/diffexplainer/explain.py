@@ -25,6 +25,7 @@ from visiondx.diffexplainer.kept import Kept, search_key
 from visiondx.diffexplainer.objectives import Objectives
 from visiondx.diffexplainer.painting import noise_of, paint, painted
 from visiondx.diffexplainer.prompts import SoftPrompt
+from visiondx.diffexplainer.starts import best_words
 from visiondx.diffexplainer.ways import Free, Way
 from visiondx.models.painter import Painter
 from visiondx.search.descent import Descent, descend
@@ -42,6 +43,8 @@ class Settings:
         template: with ``{t}``, where the searched tokens stand. tokens: how many.
         starts: of each explanation.
         noises: fresh pictures a row and step. held: pictures that choose among the starts.
+        tried: words of the vocabulary that are tried on `noises` pictures each, of which the best
+            are begun at where no word is given; 0: any are.
         through: how many of the painter's steps carry the gradient; None for all.
         batch: pictures that are painted at once.
         descent: its step size is a quarter of the deviation of the embedded painter's vocabulary.
@@ -55,6 +58,7 @@ class Settings:
     starts: int = 4
     noises: int = 4
     held: int = 16
+    tried: int = 128
     through: int | None = None
     batch: int = 64
     descent: Descent = field(default_factory=lambda: Descent(100, 0.01, "adam", anneal=True))
@@ -63,6 +67,8 @@ class Settings:
         for name in ("tokens", "starts", "noises", "held", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give 1 or more.")
+        if self.tried < 0:
+            raise InputError(f"tried is {self.tried}: give a number of words, or 0 for none.")
         if self.noises > self.batch:
             raise InputError(
                 f"noises is {self.noises} and batch {self.batch}: a row's pictures are painted at "
@@ -232,6 +238,7 @@ class Search:
         self.painter, self.aims, self.seed = painter, aims, seed
         self.settings, self.way = settings or Settings(), way or Free()
         self.prompt = SoftPrompt.parse(painter, self.settings.template, self.settings.tokens)
+        self.way = _begun(painter, aims, self.settings, self.way, seed, kept)
         key = ""
         if kept is not None:
             made_of = aims.names, asdict(self.settings), self.way.settings, seed
@@ -345,6 +352,27 @@ def search(
         for rows in run.steps():
             bar.update(rows)
     return run.found()
+
+
+def _begun(
+    painter: Painter,
+    aims: Objectives,
+    settings: Settings,
+    way: Way,
+    seed: int,
+    kept: str | Path | None,
+) -> Way:
+    """The way with the words to begin at that are lacking, if any are to be tried."""
+    given = way.given(len(aims))
+    if not settings.tried or given is None or len(given) != len(aims):  # see ``Free.start``
+        return way
+    lacking = settings.starts - min(map(len, given))
+    if lacking < 1:
+        return way
+    how = settings.template, aims, lacking, settings.tried, settings.noises
+    now = step_seed(step_seed(seed, START), 1)
+    words = best_words(painter, *how, without=given, seed=now, batch=settings.batch, kept=kept)
+    return way.begun_at(words)
 
 
 @torch.no_grad()

@@ -132,6 +132,16 @@ class Words:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def some(self, count: int, seed: int) -> Words:
+        """`count` of them, drawn; all in their order where there are no more."""
+        check_seed(seed)
+        if count >= len(self):
+            return self
+        source = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self), generator=source)[:count].to(self.ids.device)
+        texts = tuple(self.texts[row] for row in rows.tolist())
+        return Words(texts, self.ids[rows], self.matrix[rows])
+
     def draw(self, logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
         """Straight-through Gumbel-softmax: (R, k, d) embeddings of the words that are drawn.
 

@@ -37,6 +37,17 @@ class Way(ABC):
     ) -> Tensor:
         """(E, S, k, ...) where the searches of E explanations begin, S of each."""
 
+    def begun_at(self, words: Sequence[Sequence[str]]) -> Way:
+        """With the words of each explanation to begin at, after any that are given; see ``Free``.
+
+        What is drawn from all words at once begins at none.
+        """
+        return self
+
+    def given(self, explanations: int) -> list[tuple[str, ...]] | None:
+        """Of each explanation the words to begin at; None of a way that begins at none."""
+        return None
+
     @abstractmethod
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
         """(R, k, d) at a step of the search, differentiable.
@@ -58,16 +69,22 @@ class Way(ABC):
         """The words that were chosen, k a row; None of free embeddings."""
 
 
+def _several(word: str | Sequence[str] | None) -> tuple[str, ...]:
+    if word is None:
+        return ()
+    return (word,) if isinstance(word, str) else tuple(word)
+
+
 class Free(Way):
-    """Any embedding; begins at words drawn from the vocabulary, the first at one that is given.
+    """Any embedding; begins at words, the first at those that are given, the others at drawn ones.
 
     Args:
         word: one for all explanations, or a list with one for each, such as the classes' labels;
-            None in it for an explanation that has no word.
+            None in it for an explanation that has no word, a list for one that has several.
     """
 
-    def __init__(self, word: str | Sequence[str | None] | None = None) -> None:
-        self.word = word if word is None or isinstance(word, str) else tuple(word)
+    def __init__(self, word: str | Sequence[str | Sequence[str] | None] | None = None) -> None:
+        self.word = word if word is None or isinstance(word, str) else tuple(map(_several, word))
 
     @property
     def settings(self) -> tuple:
@@ -83,16 +100,25 @@ class Free(Way):
         """
         drawn = prompt.start(painter, starts, seed).repeat(explanations, 1, 1, 1)
         if self.word is not None:
-            each = [self.word] * explanations if isinstance(self.word, str) else self.word
+            each = [(self.word,)] * explanations if isinstance(self.word, str) else self.word
             if len(each) != explanations:
                 raise InputError(
                     f"{len(each)} words were given to begin at for {explanations} explanations: "
                     "give one for each, or one for all."
                 )
-            for row, word in enumerate(each):
-                if word is not None:
-                    drawn[row, 0] = prompt.word(painter, word)
+            for row, words in enumerate(each):
+                for start, word in enumerate(words[:starts]):
+                    drawn[row, start] = prompt.word(painter, word)
         return drawn
+
+    def given(self, explanations: int) -> list[tuple[str, ...]]:
+        if self.word is None or isinstance(self.word, str):
+            return [_several(self.word)] * explanations
+        return list(self.word)
+
+    def begun_at(self, words: Sequence[Sequence[str]]) -> Free:
+        own = self.given(len(words))
+        return Free([[*first, *then] for first, then in zip(own, words, strict=True)])
 
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
         return variable

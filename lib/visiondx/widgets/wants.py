@@ -106,7 +106,9 @@ class WantSession:
         lines: Lines | None = None,
     ) -> None:
         self.painter, self.segmenter = painter, segmenter
-        self.settings, self.pictures, self.delta = settings or Settings(), pictures, delta
+        # no words are tried: a search is watched from its first step on
+        self.settings = replace(settings or Settings(), tried=0)
+        self.pictures, self.delta = pictures, delta
         self.watched, self.every, self._lines = watched, every, lines
         self._use(target, name)
 
