@@ -32,6 +32,7 @@ from visiondx_worlds.marking.dataset_interfaces.benchmark_images import (
     drawn_images,
     judges_answers,
     painted_images,
+    pairs,
     seen,
     unfiltered,
 )
@@ -308,3 +309,20 @@ def test_what_the_renderer_draws_is_in_the_same_order(tmp_path):
     assert found.kept.all()
     more = drawn_images([BASE, NIGHT], 2, 5, tmp_path)
     assert more.folder != found.folder
+
+
+def test_painted_images_are_shown_beside_drawn_ones_of_their_class(images, monkeypatch):
+    monkeypatch.setattr(benchmark_images, "SIDE", 16)
+    kept = images.kept.copy()
+    kept[6:] = [False, False, True, False, True, True]  # in snow one cat and two dogs
+    found = pairs(replace(images, kept=kept), images, 4)
+    assert list(found) == ["base", "in_the_snow"]
+    painted, drawn = found["base"]  # of three cats and three dogs the 1st, 2nd, 4th and 5th
+    red, rest = (painted * 255).mean((2, 3)).round().T[:2].tolist()
+    assert (red, rest) == ([100, 160, 100, 160], [60, 60, 80, 80])
+    assert (drawn * 255).mean((2, 3)).round()[:, 1].tolist() == rest
+    painted, drawn = found["in_the_snow"]
+    assert (painted * 255).mean((2, 3)).round()[:, 0].tolist() == [220, 160, 220]
+    assert (drawn * 255).mean((2, 3)).round()[:, 1].tolist() == [60, 80, 80]
+    kept[6:] = False
+    assert list(pairs(replace(images, kept=kept), images)) == ["base"]

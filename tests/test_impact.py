@@ -64,6 +64,8 @@ def test_drops_and_slopes_are_compared_shift_by_shift():
     np.testing.assert_allclose(slopes, [[1, 0.5], [1, 1.5], [1, 1], [1, 1.5]], atol=1e-5)
     assert found["impact.pearson"].n == 4
     assert found["impact.pearson"].low <= found["impact.pearson"].value
+    pair = [figures(rows[:2], SHIFTS, ("x", "y")) for rows in (SAID, TRUE)]
+    assert set(found) - set(compare(*pair, draws=50)) == {"slope.pearson"}  # two make no slope
     same = compare(true, true, draws=50)
     assert (same["impact.skill"].value, same["slope.pearson"].value) == (1, pytest.approx(1))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from visiondx.core.errors import InputError
@@ -89,6 +90,37 @@ def drawn_images(shifts: Sequence[Shift], n: int, seed: int, folder: str | Path)
     home = Path(folder) / f"drawn-{seed}-{n}"
     write_truth(home, shifts, n, seed)
     return ShiftedImages.read(home, [shift.folder for shift in shifts])
+
+
+def pairs(
+    images: ShiftedImages, drawn: ShiftedImages, each: int = 8
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Images that count, and beside each a drawn one of the same class, to be looked at.
+
+    Args:
+        drawn: of the same shifts and classes.
+
+    Returns:
+        {shift: (k, 3, 64, 64) twice} of the shifts of which any counts; k is `each`, or all there
+        are, evenly spaced among them, so that they are of several classes.
+    """
+    found = {}
+    for s, name in enumerate(images.shifts):
+        rows = np.flatnonzero(images.kept & (images.shift == s))
+        count = min(each, len(rows))
+        if not count:
+            continue
+        rows = rows[np.arange(count) * len(rows) // count]
+        own = np.flatnonzero(drawn.shift == drawn.shifts.index(name))
+        beside = []
+        for k, kind in enumerate(_kinds(images, rows)):
+            same = own[drawn.klass[own] == drawn.classes.index(kind)]
+            beside.append(drawn.paths[same[k % len(same)]])
+        found[name] = (
+            load_images(images.folder, [images.paths[row] for row in rows], SIDE),
+            load_images(drawn.folder, beside, SIDE),
+        )
+    return found
 
 
 def unfiltered(images: ShiftedImages) -> ShiftedImages:

@@ -25,7 +25,8 @@ def compare(
     With d the true absolute impacts and e the estimated ones: ``impact.pearson`` and
     ``impact.spearman`` of both; ``impact.mean_abs_error``, mean |e - d|; ``impact.skill``, 1 - that
     over mean |d - mean d|, the error of saying the mean drop of every shift; ``slope.pearson`` of
-    the slopes. Intervals are over other draws of the shifts.
+    the slopes, left out where fewer than three shifts have both. Intervals are over other draws of
+    the shifts.
 
     The truth is that of the same classes where it was measured with ``counted=estimated.counted``.
 
@@ -49,8 +50,10 @@ def compare(
         "impact.skill": skill,
     }
     marks = {name: bootstrap(values, f, draws, seed) for name, f in found.items()}
-    slopes = paired(estimated, true, "slope")
-    return marks | {"slope.pearson": bootstrap(slopes, pearson, draws, seed)}
+    slopes = _both(estimated, true, "slope")
+    if len(slopes) >= FEWEST:
+        marks["slope.pearson"] = bootstrap(slopes, pearson, draws, seed)
+    return marks
 
 
 def paired(estimated: Robustness, true: Robustness, what: str) -> np.ndarray:
@@ -59,19 +62,24 @@ def paired(estimated: Robustness, true: Robustness, what: str) -> np.ndarray:
     Raises:
         InputError: fewer than three.
     """
-    one, other = getattr(estimated, what)[:, 0], getattr(true, what)[:, 0]
-    shared = [
-        (one[s], other[true.shifts.index(name)])
-        for s, name in enumerate(estimated.shifts)
-        if name in true.shifts
-    ]
-    found = np.array([row for row in shared if np.isfinite(row).all()]).reshape(-1, 2)
+    found = _both(estimated, true, what)
     if len(found) < FEWEST:
         raise InputError(
             f"Of {len(found)} shifts both an estimated and a true {what} are known: a comparison "
             f"takes {FEWEST}."
         )
     return found
+
+
+def _both(estimated: Robustness, true: Robustness, what: str) -> np.ndarray:
+    """(S, 2) of the shifts that both know."""
+    one, other = getattr(estimated, what)[:, 0], getattr(true, what)[:, 0]
+    shared = [
+        (one[s], other[true.shifts.index(name)])
+        for s, name in enumerate(estimated.shifts)
+        if name in true.shifts
+    ]
+    return np.array([row for row in shared if np.isfinite(row).all()]).reshape(-1, 2)
 
 
 def pearson(values: np.ndarray) -> float:
