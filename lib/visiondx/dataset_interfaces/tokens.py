@@ -242,7 +242,7 @@ def lay_out(
             )
     words, length = painter.tokenizer, painter.context_length
     texts = list(dict.fromkeys(piece for row in pieces for piece in row[::2]))
-    read = words(texts, add_special_tokens=False)["input_ids"]
+    read = words(texts, add_special_tokens=False, verbose=False)["input_ids"]
     known = dict(zip(texts, read, strict=True))
     ids = torch.full((len(prompts), length), words.pad_token_id)
     which = torch.full((len(prompts), length), -1)

@@ -140,7 +140,8 @@ class Painter(nn.Module):
         """
         if isinstance(texts, str) or not texts:
             raise InputError(f"Prompts {texts!r} were given; give a non-empty list of texts.")
-        length, rows = self.context_length, self.tokenizer(list(texts))["input_ids"]
+        length = self.context_length
+        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]  # what is too long, we say
         for text, row in zip(texts, rows, strict=True):
             if len(row) > length:
                 raise InputError(

@@ -84,6 +84,7 @@ class Searching(Panel):
     and ends when ``stopped`` is set.
     """
 
+    begins = "Searching …"  # what is said until the first step
     frame = 0.1  # seconds that a step is shown at least, while the kernel listens
     find: widgets.Button
     stop: widgets.Button
@@ -125,7 +126,7 @@ class Searching(Panel):
     @contextmanager
     def _searching(self) -> Iterator[SimpleNamespace]:
         self.stopped = False
-        with self.acting("Searching …", bars=False) as done:
+        with self.acting(self.begins, bars=False) as done:
             self.stop.disabled = False
             try:
                 yield done
@@ -148,8 +149,24 @@ def menu(name: str, width: str) -> widgets.Dropdown:
     )
 
 
-def title(text: str) -> widgets.HTML:
-    return widgets.HTML(f'<span class="vdx-caption">{text}</span>')
+def text(placeholder: str, width: str) -> widgets.Text:
+    layout = widgets.Layout(width=width)
+    return widgets.Text(placeholder=placeholder, continuous_update=False, layout=layout)
+
+
+def number(name: str, least: int, most: int, width: str) -> widgets.BoundedIntText:
+    return widgets.BoundedIntText(
+        description=name,
+        value=least,
+        min=least,
+        max=most,
+        layout=widgets.Layout(width=width),
+        style={"description_width": "initial"},
+    )
+
+
+def title(said: str) -> widgets.HTML:
+    return widgets.HTML(f'<span class="vdx-caption">{said}</span>')
 
 
 def box(kind: type, name: str, *children) -> widgets.Box:

@@ -38,7 +38,7 @@ def of_edit(session: EditSession, view: View) -> bytes:
     weights.tick_params(axis="x", labelsize=8)
     weights.set_title(f"edit weights; SSIM with the original {view.ssim:.3f}", fontsize=9)
     weights.spines[["top", "right"]].set_visible(False)
-    return _png(lend_fonts(figure))
+    return still(lend_fonts(figure))
 
 
 def of_question(
@@ -54,7 +54,7 @@ def of_question(
         torch.cat(images), [text for row in captions for text in row], len(images[0]), rows=names
     )
     parts = [
-        Image.open(io.BytesIO(_png(figure))).convert("RGB")
+        Image.open(io.BytesIO(still(figure))).convert("RGB")
         for figure in (comparison.plot(comparison.verdict[0]), grid)
     ]
     whole = Image.new("RGB", (max(p.width for p in parts), sum(p.height for p in parts)), "white")
@@ -77,9 +77,10 @@ def of_wish(rows: Mapping[str, tuple[Tensor, Sequence[str]]], said: str = "") ->
     grid = plots.image_grid(torch.cat(images), titles, len(images[0]), rows=list(rows))
     if said:
         grid.suptitle(figure_text("\n".join(wrap(said, 16 * len(images[0])))), fontsize=9)
-    return _png(lend_fonts(grid))
+    return still(lend_fonts(grid))
 
 
-def _png(figure: Figure) -> bytes:
+def still(figure: Figure) -> bytes:
+    """A PNG of a figure, which is closed."""
     plt.close(figure)
     return png(figure, dpi=90)

@@ -12,7 +12,7 @@ from visiondx.diffexplainer.objectives import class_number
 from visiondx.diffexplainer.result import Explanation
 from visiondx.widgets import question_parts, stills
 from visiondx.widgets import want_parts as parts
-from visiondx.widgets.panel import Searching, box, button, menu, style, title
+from visiondx.widgets.panel import Searching, box, button, menu, number, style, text, title
 from visiondx.widgets.wants import WantSession, Watched, Wish
 
 SEEDS = 2**31 - 1  # the largest that the box takes
@@ -56,18 +56,18 @@ class Watcher(Searching):
     def _build(self) -> None:
         wide = widgets.Layout(width="100%")
         self.model, self.kind = menu("Model", "300px"), menu("Class", "230px")
-        self.own = _text("path/to/file.py:function", "300px")
+        self.own = text("path/to/file.py:function", "300px")
         self.layer = menu("Neuron of layer", "330px")
-        self.channel = _number("channel", 0, 0, "150px")
-        self.word = _text("look for: the class's name", "200px")
-        self.template = _text("{t}", "100%")
-        self.tokens = _number("Tokens", 1, MOST["tokens"], "110px")
-        self.starts = _number("Starts", 1, MOST["starts"], "110px")
-        self.many = _number("Steps", 1, MOST["steps"], "120px")
-        self.seed = _number("Seed", 0, SEEDS, "150px")
+        self.channel = number("channel", 0, 0, "150px")
+        self.word = text("look for: the class's name", "200px")
+        self.template = text("{t}", "100%")
+        self.tokens = number("Tokens", 1, MOST["tokens"], "110px")
+        self.starts = number("Starts", 1, MOST["starts"], "110px")
+        self.many = number("Steps", 1, MOST["steps"], "120px")
+        self.seed = number("Seed", 0, SEEDS, "150px")
         self.find = button("Search", "search", "Search what it wants to see", "primary")
         self.stop = button("Stop", "stop", "End the search and keep what is found")
-        self.words = _text("words to paint", "100%")
+        self.words = text("words to paint", "100%")
         self.draw = button("Paint", "paint-brush", "Paint these words, of the same noise")
         self.bar = widgets.IntProgress(layout=widgets.Layout(width="220px", visibility="hidden"))
         self.painted, self.losses, self.wanted, self.said = (
@@ -109,15 +109,15 @@ class Watcher(Searching):
         )
         self.hear()
         self.draw.on_click(lambda _: self.do("", self._paint, bars=False))
-        for control, text, action in (
+        for control, said, action in (
             (self.model, "Loading …", self._choose),
             (self.own, "Loading …", self._open),
             (self.kind, "", self._name),
             (self.words, "", self._paint),
         ):
             control.observe(
-                lambda _, text=text, action=action: (
-                    self._quiet or self.do(text, action, bars=False)
+                lambda _, said=said, action=action: (
+                    self._quiet or self.do(said, action, bars=False)
                 ),
                 "value",
             )
@@ -268,19 +268,3 @@ def _told(wish: Wish) -> str:
 def _words(wish: Wish) -> str:
     """Words of a class, to be painted beside what it wants."""
     return f"a photo of a {wish.word or wish.kind}" if wish.kind else "a photo"
-
-
-def _text(placeholder: str, width: str) -> widgets.Text:
-    layout = widgets.Layout(width=width)
-    return widgets.Text(placeholder=placeholder, continuous_update=False, layout=layout)
-
-
-def _number(name: str, least: int, most: int, width: str) -> widgets.BoundedIntText:
-    return widgets.BoundedIntText(
-        description=name,
-        value=least,
-        min=least,
-        max=most,
-        layout=widgets.Layout(width=width),
-        style={"description_width": "initial"},
-    )

@@ -118,7 +118,7 @@ def calibrated(
     for shift in asked:
         world_shift(shift)
     home, found = home_of(interface, seed, folder), {}
-    for shift in tqdm(asked, desc="calibration", mininterval=1.0):
+    for shift in tqdm(asked, desc="calibration", mininterval=1.0, disable=len(asked) < 2):
         rows = interface.generate(shift, n=n, seed=seed, folder=home)
         rows = rows[rows["number"] < n]  # an earlier run may have asked for more
         images = load_images(home / shift.folder, rows["file"], interface.painter.size)
