@@ -5,7 +5,6 @@ and in their official formats; and a folder as ImageNet's is, by synset. What co
 against what diffusers, open_clip and timm make of the same files.
 """
 
-import json
 import shutil
 
 import numpy as np
@@ -13,64 +12,24 @@ import open_clip
 import pytest
 import timm
 import torch
-from diffusers import LCMScheduler, PNDMScheduler, StableDiffusionPipeline
-from PIL import ExifTags, Image
-from safetensors.torch import save_file
+from diffusers import LCMScheduler, StableDiffusionPipeline
+from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import visiondx as vx
-from painter_standins import pipeline, scheduler
-from test_painter_lora import LAYERS, drawn_lora
+from interface_files import WORDS, write_files
 from visiondx.dataset_interfaces.manifest import read_manifest
 from visiondx.search.descent import Descent
 
-WORDS = {"n02084071": "dog", "n03797390": "mug"}
 SHIFTS = ("base", "in the snow", "wearing a hat")
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 FEW = vx.Inversion(batch=4, descent=Descent(2, 0.05, "adam", decay=1e-2))
-
-
-def photographs(home):
-    """Two classes of photographs in the forms that folders hold, a broken one among them."""
-    source = np.random.default_rng(0)
-    for name in WORDS:
-        (home / name).mkdir(parents=True)
-        small = source.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-        image = Image.fromarray(small).resize((37, 29), Image.Resampling.BICUBIC)
-        exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = 6
-        image.save(home / name / "a.JPEG", exif=exif)
-        image.convert("L").save(home / name / "b.jpg")
-        image.convert("P").save(home / name / "c.png", transparency=3)
-        (home / name / "._a.JPEG").write_bytes(b"of macOS")
-    (home / "n02084071" / "d.jpg").write_bytes(b"cut off")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A folder with all that a person has."""
     home = tmp_path_factory.mktemp("files")
-    photographs(home / "imagenet")
-    pipe = pipeline(home / "parts", context=77)
-    pipe.scheduler = scheduler(PNDMScheduler, skip_prk_steps=True)  # as SD 1.5 has it
-    pipe.save_pretrained(home / "painter")
-    state = drawn_lora(home / "painter", LAYERS)
-    StableDiffusionPipeline.save_lora_weights(home / "lora", unet_lora_layers=state)
-    (home / "clip").mkdir()
-    torch.manual_seed(0)
-    save_file(open_clip.CLIP(**CLIP).state_dict(), home / "clip" / "open_clip_model.safetensors")
-    about = {"model_cfg": CLIP, "preprocess_cfg": {"resize_mode": "shortest"}}
-    (home / "clip" / "open_clip_config.json").write_text(json.dumps(about))
-    for seed in range(3):
-        torch.manual_seed(seed)
-        net = timm.create_model("test_resnet", num_classes=3).eval()
-        told = ["n02084071", "n03797390", "n03958227"]
-        net.pretrained_cfg = dict(net.pretrained_cfg, num_classes=3, label_names=told)
-        timm.models.save_for_hf(net, home / f"net{seed}", safe_serialization=True)
+    write_files(home)
     return home
 
 

@@ -18,6 +18,7 @@ from visiondx.models import registry
 from visiondx.models.image_files import files
 from visiondx.run.benchmark_checks import EMBEDDED, absolute_model, check_benchmark
 from visiondx.run.explain_checks import check_explanation, check_painter, check_segmenter
+from visiondx.run.interface_checks import check_interface
 
 DIRECTIONS = ("auto", "relevance", "gradient")  # `zoom.estimate.CHOICES`, which needs torch
 TEMPLATES = ("imagenet", "simple")  # `zoom.templates.BANKS`, which needs torch
@@ -88,6 +89,7 @@ def _check_question(values: Mapping[str, Any]) -> None:
     _check_losses(values)
     check_explanation(values)
     check_benchmark(values)
+    check_interface(values)
 
 
 def _check_words(values: Mapping[str, Any]) -> None:
