@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 METHOD = 1  # raised with every change that gives another result
 SAVE_SECONDS = 60.0
+SHOWN = 50  # steps, of all classes together, below which no bar is drawn
 HELD = 1  # seeds of the held noise are apart from those of the steps
 # Gal et al.'s, which the authors use
 TEMPLATES = (
@@ -377,8 +378,11 @@ def take_steps(lesson: Lesson, progress: Progress, start: Tensor, file: Path | N
     total, done = progress.losses.numel(), int(progress.done.sum())
     if done == total:
         return
+    hidden = total - done < SHOWN
     # classes that shared a batch are equally far
-    with tqdm(total=total, initial=done, desc="class tokens", mininterval=1.0) as bar:
+    with tqdm(
+        total=total, initial=done, desc="class tokens", mininterval=1.0, disable=hidden
+    ) as bar:
         for step in range(int(progress.done.min()), descent.steps):
             for rows in lesson.groups():
                 if (progress.done[rows] > step).all():
