@@ -52,12 +52,14 @@ SMALL = {
         "images": 3,
         "shown": 3,
     },
+    "05_shift_benchmark": {"shifts": ["in the snow", "yellow"], "images": 6, "least": 1},
 }
 RECORDED = {  # what must be found, and of how many
     "01_class_tokens": {},
     "02_quality_of_counterfactuals": {"passes.tokens": 1, "passes.names": 1},
     "03_filter_and_yield": {"yield.base": 20, "yield.in the snow": 20, "yield.yellow": 20},
     "04_confounding_shift": {"accuracy.name.base": 3, "accuracy.token.shift": 3},
+    "05_shift_benchmark": {"slope.yellow": 3, "yield.base": 12, "yield.yellow": 12},
 }
 TOLD = ("true", "truth", "judge", "state_match", "error", "precision", "recall", "selected")
 
