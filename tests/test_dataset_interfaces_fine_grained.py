@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from visiondx.core.errors import InputError
 from visiondx_worlds.marking.dataset_interfaces.fine_grained import (
@@ -17,15 +18,26 @@ from visiondx_worlds.training.class_tokens import class_images
 
 
 class Told:
-    """Judges who say what they are told."""
+    """Judges who say what they are told, of breeds with a second choice."""
 
-    def __init__(self, breed, cat, collar) -> None:
-        self.binary = ("cat", "collar")
-        there = torch.tensor([cat, collar]).permute(1, 2, 0) > 0
-        self.said = {"breed": torch.tensor(breed), "binary": there}
+    binary = ("collar",)
+
+    def __init__(self, breed, second, fur, collar) -> None:
+        there = torch.tensor(collar)[..., None] > 0
+        self.said = {
+            "breed": torch.tensor(breed),
+            "fur_colour": torch.tensor(fur),
+            "binary": there,
+        }
+        first, then = F.one_hot(torch.tensor(breed), 11), F.one_hot(torch.tensor(second), 11)
+        self.breeds = 0.6 * first + 0.4 * then
 
     def answers(self, images):
         return self.said
+
+    def group_probabilities(self, images, name):
+        assert name == "breed"
+        return self.breeds
 
     def column(self, name):
         return self.binary.index(name)
@@ -65,28 +77,29 @@ def test_a_shift_changes_one_thing() -> None:
 
 
 def test_what_judges_say_is_counted() -> None:
-    # siamese is 1 and a cat, dalmatian 6 and a dog; two judges, four images
+    # siamese is 1 and white, greyhound 9 and grey; two judges, four images
     told = Told(
-        breed=[[1, 1, 6, 0], [1, 6, 6, 0]],
-        cat=[[1, 0, 0, 0], [1, 1, 0, 0]],
+        breed=[[1, 1, 9, 0], [0, 6, 9, 0]],
+        second=[[2, 2, 2, 9], [1, 2, 2, 8]],
+        fur=[[0, 0, 3, 3], [0, 1, 3, 3]],
         collar=[[1, 1, 0, 1], [1, 1, 1, 1]],
     )
-    images = {"siamese": torch.zeros(2, 3, 64, 64), "dalmatian": torch.zeros(2, 3, 64, 64)}
+    images = {"siamese": torch.zeros(2, 3, 64, 64), "greyhound": torch.zeros(2, 3, 64, 64)}
     found = select_fine(told, images, "animals", "with a collar")
-    assert found.kinds == ("siamese", "siamese", "dalmatian", "dalmatian")
+    assert found.kinds == ("siamese", "siamese", "greyhound", "greyhound")
     assert found.values["class"].tolist() == [True, False, True, False]
     assert found.values["state"].tolist() == [True, False, True, True]
     assert found.values["shift"].tolist() == [True, True, False, True]
     assert found.both.tolist() == [True, False, False, False]
     assert {kind: share.value for kind, share in each_class(found, "state").items()} == {
         "siamese": 0.5,
-        "dalmatian": 1.0,
+        "greyhound": 1.0,
     }
     assert select_fine(told, images, "animals").values["shift"].all()
     table = seen_instead(told, images, "animals")
-    assert list(table.index) == ["siamese", "dalmatian"]
-    assert table.loc["siamese", ["siamese", DISAGREE]].tolist() == [0.5, 0.5]
-    assert table.loc["dalmatian", ["dalmatian", "no breed"]].tolist() == [0.5, 0.5]
+    assert list(table.index) == ["siamese", "greyhound"]
+    assert table.loc["siamese", ["siamese", DISAGREE]].tolist() == [0.0, 1.0]
+    assert table.loc["greyhound", ["greyhound", "no breed"]].tolist() == [0.5, 0.5]
 
 
 def test_what_is_not_there_is_refused() -> None:

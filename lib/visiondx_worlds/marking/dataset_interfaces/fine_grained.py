@@ -27,7 +27,7 @@ from visiondx_worlds.marking.dataset_interfaces.selection import Selected
 from visiondx_worlds.models.judges import Judges
 from visiondx_worlds.training.class_tokens import breed_rows, data_set
 from visiondx_worlds.worlds.age_groups import own_tones, people
-from visiondx_worlds.worlds.animals import BREEDS, animals
+from visiondx_worlds.worlds.animals import BREEDS, LOOK, animals
 from visiondx_worlds.worlds.base import Attributes, World
 from visiondx_worlds.worlds.faces import AGE_RANGES, faces
 
@@ -38,10 +38,10 @@ DISAGREE = "they differ"  # of the two judges
 class FineGrained:
     """A data set of one world.
 
-    group: of the judges', whose values are the classes. numbers: {class: its value}. own: a binary
-    attribute or another group of theirs, which the data set's images of a class have in common.
-    values: {class: what it is there}. others: {value: its name}, of values that are no class.
-    shifts: {words that follow the class: the world's binary attribute}.
+    group: of the judges', whose values are the classes. numbers: {class: its value}. own: another
+    group of theirs, which the data set's images of a class have in common. values: {class: what it
+    is there}. others: {value: its name}, of values that are no class. shifts: {words that follow
+    the class: the world's binary attribute}.
     """
 
     world: World
@@ -58,8 +58,8 @@ FINE = {
         animals,
         "breed",
         {name: number for number, name in enumerate(BREEDS, 1)},
-        "cat",
-        {name: int(number < len(BREEDS) // 2) for number, name in enumerate(BREEDS)},
+        "fur_colour",
+        {name: look[LOOK.index("fur_colour")] for name, look in BREEDS.items()},
         {0: "no breed"},
         {
             "with a collar": "collar",
@@ -156,27 +156,28 @@ def select_fine(
 ) -> Selected:
     """Judge images (n, 3, 64, 64) in [0, 1] that were meant to show each class of a data set.
 
-    Its `state` is what the data set's images of the class have in common besides: the species of a
-    breed, the tone of an age. The shift of `base` is always there.
+    Its `class` is what the judges choose among the data set's classes: of breeds they know as well
+    that it is none, see ``seen_instead``, and are not asked here. Its `state` is what the data
+    set's images of the class have in common besides: the colour of a breed's fur, the tone of an
+    age. The shift of `base` is always there.
 
     Raises:
         InputError: an unknown class, or no such data set or shift.
     """
     found, kinds = fine(name), _kinds(name, images)
     column = None if shift == BASE else judges.column(_attribute(found, shift))
-    said = judges.answers(torch.cat(list(images.values())))
-    said = {key: value.cpu() for key, value in said.items()}
-    numbers = torch.tensor([found.numbers[kind] for kind in kinds])
+    every = torch.cat(list(images.values()))
+    said = {key: value.cpu() for key, value in judges.answers(every).items()}
+    own = list(found.numbers.values())
+    chosen = judges.group_probabilities(every, found.group).cpu()[..., own].argmax(-1)
+    wanted = torch.tensor([list(found.numbers).index(kind) for kind in kinds])
     values = torch.tensor([found.values[kind] for kind in kinds])
-    common = said.get(found.own)
-    if common is None:
-        common = said["binary"][..., judges.column(found.own)].long()
     shown = torch.ones(len(kinds), dtype=torch.bool)
     if column is not None:
         shown = said["binary"][..., column].all(0)
     seen = {
-        "class": (said[found.group] == numbers).all(0).numpy(),
-        "state": (common == values).all(0).numpy(),
+        "class": (chosen == wanted).all(0).numpy(),
+        "state": (said[found.own] == values).all(0).numpy(),
         "shift": shown.numpy(),
     }
     return Selected(kinds, shift, seen, np.ones(len(kinds), dtype=bool))
