@@ -23,7 +23,8 @@ STYLE = """<style>
 .vdx-shots img { width: 72px; height: 72px; border-radius: 4px; display: block; }
 .vdx-shots figcaption { font-size: 11px; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .vdx-shots figcaption > * { display: flex; justify-content: space-between; }
-.vdx-shots .vdx-says { white-space: nowrap; overflow: hidden; }
+.vdx-shots .vdx-says { white-space: nowrap; gap: 4px; }
+.vdx-says span:last-child { overflow: hidden; text-overflow: ellipsis; }
 .vdx-hit { color: #2b7a4b; font-weight: 600; }
 .vdx-miss { color: #c62828; font-weight: 600; }
 .vdx-shots .vdx-out { display: none; }
@@ -31,7 +32,7 @@ STYLE = """<style>
 .vdx-shots .vdx-in { color: #2b7a4b; }
 .vdx-head { min-height: 3.9em; }
 .vdx-head .vdx-caption { font-size: 14px; }
-.vdx-lanes { position: relative; margin: 0 0 2px 96px; }
+.vdx-lanes { position: relative; margin: 0 82px 2px 114px; }  /* as the slider */
 .vdx-lane { position: relative; height: 15px; border-bottom: 1px solid
   var(--jp-layout-color3, #e4e4e4); }
 .vdx-lane b { position: absolute; right: calc(100% + 10px); font-weight: 400; font-size: 12px;

@@ -5,7 +5,10 @@ Pictures of the class's name and of its token are painted of the same noise; the
 that is the truth beside them. A classifier and CLIP say what they think of every picture.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Generator, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -187,6 +190,12 @@ class ShiftSession:
             pass
         return self.rows
 
+    def apart(self) -> ShiftSession:
+        """The same, to be asked something else: nothing changes here by what is asked there."""
+        made = copy(self)
+        made._found, made._by_hand = dict(self._found), set(self._by_hand)
+        return made
+
     def _add(self, name: str, images: Tensor) -> None:
         """More pictures of a row, looked at as a file of them would be."""
         images = (images * 255).round() / 255
@@ -364,7 +373,7 @@ class ShiftSession:
     def compare(
         self, kind: str, shifts: Sequence[str], count: int = 24, seed: int = 0
     ) -> dict[str, dict[str, Estimate]]:
-        """Ask one shift after another.
+        """Ask one shift after another, apart from what is asked already.
 
         Returns:
             {series: {shift: share}}: NAME, TOKEN and TRUTH, of whose pictures the classifier is
@@ -374,12 +383,15 @@ class ShiftSession:
         Raises:
             InputError: see ``ask``.
         """
-        found: dict[str, dict[str, Estimate]] = {}
+        apart, found = self.apart(), {}
         for shift in tqdm(shifts, desc="shifts", disable=len(shifts) < 2):
-            rows = self.answer(ShiftQuestion(kind, shift, count=count, seed=seed))
-            shares = {name: self.measures(row) for name, row in rows.items()}
-            told = {name: share["right"] for name, share in shares.items()}
-            told |= {KEPT: shares[TOKEN]["right_kept"], YIELD: shares[TOKEN]["yield"]}
+            rows = apart.answer(ShiftQuestion(kind, shift, count=count, seed=seed))
+            shares = {name: apart.measures(row) for name, row in rows.items()}
+            told = {name: shares[name]["right"] for name in (NAME, TOKEN)}
+            told[KEPT] = shares[TOKEN]["right_kept"]
+            if TRUTH in shares:
+                told[TRUTH] = shares[TRUTH]["right"]
+            told[YIELD] = shares[TOKEN]["yield"]
             for series, share in told.items():
                 if share.n:
                     found.setdefault(series, {})[shift] = share

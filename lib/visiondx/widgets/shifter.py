@@ -16,7 +16,7 @@ from visiondx.widgets.shift_session import ShiftSession
 SEEDS = 2**31 - 1  # the largest that the box takes
 OWN = "a file of your own"
 OWN_WORDS = "your own words"
-MARGIN = 0.01  # of similarity, beyond all pictures, that the slider reaches
+MARGIN, STEP = 0.01, 0.001  # of similarity: how far the slider reaches beyond all pictures
 _NUMBERS = count()  # so that two explorers in a page do not share a style sheet
 
 
@@ -68,10 +68,10 @@ class Shifter(Searching):
         self.bar = widgets.IntProgress(layout=widgets.Layout(width="220px", visibility="hidden"))
         self.limit = widgets.FloatSlider(
             description="t_shift",
-            step=0.001,
+            step=STEP,
             readout_format=".3f",
             layout=widgets.Layout(width="100%"),
-            style={"description_width": "84px"},
+            style={"description_width": "100px"},
         )
         self.undo = button("As calibrated", "undo", "Put t_shift where the judges put it")
         self.sorted = widgets.ToggleButton(
@@ -213,8 +213,10 @@ class Shifter(Searching):
         self._find()
 
     def _choose(self) -> None:
-        self.session.choose(self.limit.value)
-        self._decide()
+        """The slider was moved; where it only rounds what it was given, it was not."""
+        if abs(self.limit.value - self.session.t_shift) > 0.501 * STEP:
+            self.session.choose(self.limit.value)
+            self._decide()
 
     def _undo(self) -> None:
         self.session.calibrate_again()
@@ -268,8 +270,8 @@ class Shifter(Searching):
             self.lanes.value = ""
             return
         scores = np.concatenate([row.of_shift for row in session.rows.values()])
-        low = min(scores.min(), session.t_shift) - MARGIN
-        high = max(scores.max(), session.t_shift) + MARGIN
+        low = np.floor((min(scores.min(), session.t_shift) - MARGIN) / STEP) * STEP
+        high = np.ceil((max(scores.max(), session.t_shift) + MARGIN) / STEP) * STEP
         self._span = low, high
         quiet, self._quiet = self._quiet, True
         self.limit.max = max(high, self.limit.max)  # never below the least
@@ -298,7 +300,7 @@ class Shifter(Searching):
         if TOKEN in session.rows:
             kept = session.measures(session.rows[TOKEN])["yield"]
             paper = session.shift.paper_yield
-            beside = f"; the paper's {paper:.0%}" if paper else ""
+            beside = f" (in Table 1 {paper:.0%})" if paper else ""
             self.passed.value = (
                 f"yield <b class='vdx-yield'>{shift_parts.percent(kept)}</b> of the token's "
                 f"pictures{beside}; <span class='vdx-soft'>{session.why}</span>"
