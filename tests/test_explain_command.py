@@ -314,7 +314,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(given, run, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             executed(given, tmp_path)
     assert noted == [0, 1, 2, 3]
-    (file,) = (tmp_path / "kept").iterdir()
+    (file,) = (tmp_path / "kept").glob("search-*")
     assert load_file(file)["step"].tolist() == [3] * 4
     noted.clear()
 

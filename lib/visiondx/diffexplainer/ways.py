@@ -84,7 +84,9 @@ class Free(Way):
     """
 
     def __init__(self, word: str | Sequence[str | Sequence[str] | None] | None = None) -> None:
-        self.word = word if word is None or isinstance(word, str) else tuple(map(_several, word))
+        if word is not None and not isinstance(word, str):
+            word = tuple(w if w is None or isinstance(w, str) else tuple(w) for w in word)
+        self.word = word
 
     @property
     def settings(self) -> tuple:
@@ -100,7 +102,7 @@ class Free(Way):
         """
         drawn = prompt.start(painter, starts, seed).repeat(explanations, 1, 1, 1)
         if self.word is not None:
-            each = [(self.word,)] * explanations if isinstance(self.word, str) else self.word
+            each = self.given(explanations)
             if len(each) != explanations:
                 raise InputError(
                     f"{len(each)} words were given to begin at for {explanations} explanations: "
@@ -114,7 +116,7 @@ class Free(Way):
     def given(self, explanations: int) -> list[tuple[str, ...]]:
         if self.word is None or isinstance(self.word, str):
             return [_several(self.word)] * explanations
-        return list(self.word)
+        return [_several(word) for word in self.word]
 
     def begun_at(self, words: Sequence[Sequence[str]]) -> Free:
         own = self.given(len(words))
