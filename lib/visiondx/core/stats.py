@@ -198,6 +198,22 @@ def proportion(values: ArrayLike) -> Estimate:
     return Estimate(share, low if share > 0 else 0.0, high if share < 1 else 1.0, n)
 
 
+def difference(one: ArrayLike, other: ArrayLike) -> np.ndarray:
+    """(..., 3) one - other with the interval that those of independent samples leave.
+
+    Arms add up as squares: of proportions with Wilson's intervals it is Newcombe's (1998, method
+    10), which has a width where all or none are true.
+
+    Args:
+        one, other: (..., 3), value, low and high; NaN stays.
+    """
+    one, other = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    value = one[..., 0] - other[..., 0]
+    below = np.hypot(one[..., 0] - one[..., 1], other[..., 2] - other[..., 0])
+    above = np.hypot(one[..., 2] - one[..., 0], other[..., 0] - other[..., 1])
+    return np.stack([value, value - below, value + above], -1)
+
+
 def _blocks(rows: np.ndarray) -> int:
     """Split resamples so that one block holds about four million indices (32 MB)."""
     return max(1, rows.size // 4_000_000)

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -25,6 +24,7 @@ from visiondx.core.errors import InputError
 from visiondx.core.files import atomic_write, reading
 from visiondx.dataset_interfaces.shifts import Shift
 from visiondx.models.painter import Painter
+from visiondx.models.pixels import pictures
 
 MADE = "made.json"
 MOST = 10_000  # images of a class: file names have four digits
@@ -152,10 +152,9 @@ def paint(
                 continue
             words = torch.stack([condition[row.kind] for row in part])
             images = painter(words, painter.noise([row.seed for row in part]))
-            bytes_ = (images.float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
-            for row, picture in zip(part, bytes_, strict=True):
+            for row, picture in zip(part, pictures(images), strict=True):
                 if row in wanted:
                     with atomic_write(home / row.file) as path:
-                        Image.fromarray(picture).save(path)
+                        picture.save(path)
             bar.update(len(wanted))
     return total

@@ -363,8 +363,10 @@ def _begun(
     kept: str | Path | None,
 ) -> Way:
     """The way with the words to begin at that are lacking, if any are to be tried."""
+    if not settings.tried or not isinstance(way, Free):
+        return way
     given = way.given(len(aims))
-    if not settings.tried or given is None or len(given) != len(aims):  # see ``Free.start``
+    if len(given) != len(aims):  # ``Free.start`` says so
         return way
     lacking = settings.starts - min(map(len, given))
     if lacking < 1:

@@ -327,8 +327,9 @@ def explain(
         segmenter: looks for the object of each aim that asks for one class.
         words: {class, by label or number: what to look for}, where it is not the label.
         settings, way: of the searches; without a way free tokens, whose first start is at the
-            class's label, the others at random. pictures: that the verdict stands on.
-        delta: of Eq. 6, what the object must cover. kept: a folder that keeps the searches.
+            class's label, the others at the words that please most.
+        pictures: that the verdict stands on. delta: of Eq. 6, what the object must cover.
+        kept: a folder that keeps the searches.
 
     Raises:
         InputError: see ``Objectives``, ``SoftPrompt.parse``, ``search``.

@@ -37,17 +37,6 @@ class Way(ABC):
     ) -> Tensor:
         """(E, S, k, ...) where the searches of E explanations begin, S of each."""
 
-    def begun_at(self, words: Sequence[Sequence[str]]) -> Way:
-        """With the words of each explanation to begin at, after any that are given; see ``Free``.
-
-        What is drawn from all words at once begins at none.
-        """
-        return self
-
-    def given(self, explanations: int) -> list[tuple[str, ...]] | None:
-        """Of each explanation the words to begin at; None of a way that begins at none."""
-        return None
-
     @abstractmethod
     def tokens(self, variable: Tensor, step: int, steps: int, seeds: list[int]) -> Tensor:
         """(R, k, d) at a step of the search, differentiable.
@@ -101,24 +90,25 @@ class Free(Way):
             InputError: another number of words than explanations, or a word without tokens.
         """
         drawn = prompt.start(painter, starts, seed).repeat(explanations, 1, 1, 1)
-        if self.word is not None:
-            each = self.given(explanations)
-            if len(each) != explanations:
-                raise InputError(
-                    f"{len(each)} words were given to begin at for {explanations} explanations: "
-                    "give one for each, or one for all."
-                )
-            for row, words in enumerate(each):
-                for start, word in enumerate(words[:starts]):
-                    drawn[row, start] = prompt.word(painter, word)
+        each = self.given(explanations)
+        if len(each) != explanations:
+            raise InputError(
+                f"{len(each)} words were given to begin at for {explanations} explanations: "
+                "give one for each, or one for all."
+            )
+        for row, words in enumerate(each):
+            for start, word in enumerate(words[:starts]):
+                drawn[row, start] = prompt.word(painter, word)
         return drawn
 
     def given(self, explanations: int) -> list[tuple[str, ...]]:
+        """Of each explanation the words to begin at."""
         if self.word is None or isinstance(self.word, str):
             return [_several(self.word)] * explanations
         return [_several(word) for word in self.word]
 
     def begun_at(self, words: Sequence[Sequence[str]]) -> Free:
+        """With more words for each explanation to begin at, after those that are given."""
         own = self.given(len(words))
         return Free([[*first, *then] for first, then in zip(own, words, strict=True)])
 

@@ -45,6 +45,12 @@ def pixels(image: object, preprocess: Preprocess | None = None) -> Tensor:
     return image / 255 if image.dtype == torch.uint8 else image.float()
 
 
+def pictures(images: Tensor) -> list[Image.Image]:
+    """Images (N, 3, H, W) in [0, 1] in 8-bit RGB, rounded as files of them are."""
+    found = (images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(each) for each in found]
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """A PIL image as a viewer shows it, in 8-bit RGB: upright, and over white where transparent.
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from visiondx.dataset_interfaces.models import Model
 from visiondx.dataset_interfaces.shifts import Shift
 from visiondx.diffexplainer.spurious import probabilities
+from visiondx.models.pixels import pictures
 
 NAME, TOKEN, TRUTH = "name", "token", "truth"  # the rows
 MOST = 100  # pictures in a row
@@ -82,7 +82,6 @@ def label_probabilities(model: Model, images: Tensor) -> Tensor:
     Raises:
         FloatingPointError: one that is NaN.
     """
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return probabilities(
-        model.target, torch.stack([model.picture(Image.fromarray(each)) for each in pixels])
+        model.target, torch.stack([model.picture(each) for each in pictures(images)])
     )

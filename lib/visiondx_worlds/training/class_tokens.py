@@ -59,8 +59,7 @@ def _animals(n: int, seed: int) -> dict[str, Tensor]:
 
 
 def _faces(n: int, seed: int) -> dict[str, Tensor]:
-    ages = torch.arange(len(AGE_RANGES)).repeat_interleave(n)
-    images = faces.render(people(ages, own_tones()[ages], seed))
+    images = faces.render(age_rows(n, seed))
     return dict(zip(AGE_RANGES, images.split(n), strict=True))
 
 
@@ -89,6 +88,12 @@ def breed_rows(name: str, n: int, seed: int) -> Attributes:
     share = 0.5 + 0.5 * (number % _SPECIES + 0.5) / _SPECIES
     own[:, breed] = torch.special.ndtri(torch.tensor(share))
     return animals.from_normal(own)
+
+
+def age_rows(n: int, seed: int) -> Attributes:
+    """n people of each age range, class by class, each in the tone of its age."""
+    ages = torch.arange(len(AGE_RANGES)).repeat_interleave(n)
+    return people(ages, own_tones()[ages], seed)
 
 
 def data_set(name: str) -> DataSet:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate
+from visiondx.core.stats import Estimate, difference
 from visiondx.dataset_interfaces.answers import Answers
 from visiondx.dataset_interfaces.measure import measure
 from visiondx.dataset_interfaces.robustness import LEAST, Robustness, said
@@ -43,13 +43,9 @@ class Swap:
     def errors(self) -> np.ndarray:
         """(S, 3): of each shift estimated - true absolute impact, low and high; NaN where none is.
 
-        The images of both are drawn apart, so that their intervals' arms add up as squares.
+        The images of both are drawn apart, see ``stats.difference``.
         """
-        one, other = self.estimated.impact, self.true.impact
-        value = one[:, 0] - other[:, 0]
-        low = np.hypot(one[:, 0] - one[:, 1], other[:, 2] - other[:, 0])
-        high = np.hypot(one[:, 2] - one[:, 0], other[:, 0] - other[:, 1])
-        return np.stack([value, value - low, value + high], 1)
+        return difference(self.estimated.impact, self.true.impact)
 
     @property
     def points(self) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -28,7 +27,8 @@ from visiondx.dataset_interfaces.interface import DatasetInterface
 from visiondx.dataset_interfaces.shifted_images import BASE, ShiftedImages
 from visiondx.dataset_interfaces.shifts import Shift
 from visiondx.models.painter import Painter
-from visiondx_worlds.marking.dataset_interfaces.own import home_of, load_images
+from visiondx.models.pixels import pictures
+from visiondx_worlds.marking.dataset_interfaces.own import first_painted, home_of, load_images
 from visiondx_worlds.marking.dataset_interfaces.selection import select
 from visiondx_worlds.marking.dataset_interfaces.truth import write_truth
 from visiondx_worlds.models.judges import Judges
@@ -62,8 +62,7 @@ def painted_images(
         interface.clip.check(shift, interface.classes)
     home, tables = home_of(interface, seed, folder), []
     for s, shift in enumerate(tqdm(shifts, desc="shifts", mininterval=1.0)):
-        rows = interface.generate(shift, n=n, seed=seed, folder=home)
-        rows = rows[rows["number"] < n]
+        rows, _ = first_painted(interface, shift, n, seed, folder)
         kinds = rows["class"].tolist()
         kept = interface.clip.keeps(shift, kinds, rows["class_score"], rows["shift_score"])
         paths = [f"{shift.folder}/{file}" for file in rows["file"]]
@@ -204,12 +203,11 @@ def decoded_images(images: ShiftedImages, painter: Painter, folder: str | Path) 
         todo = [part for part in parts if not all((home / path).is_file() for path in part)]
         for part in tqdm(todo, desc=f"decoded {name}", disable=len(todo) < 2):
             pixels = load_images(images.folder, part, painter.size).to(painter.device)
-            made = painter.decode(painter.latents(pixels)).float().cpu()
-            pictures = (made * 255).round().byte().permute(0, 2, 3, 1).numpy()
-            for path, picture in zip(part, pictures, strict=True):
+            made = painter.decode(painter.latents(pixels))
+            for path, picture in zip(part, pictures(made), strict=True):
                 if not (home / path).is_file():
                     with atomic_write(home / path) as file:
-                        Image.fromarray(picture).save(file)
+                        picture.save(file)
     return replace(unfiltered(images), folder=home)
 
 

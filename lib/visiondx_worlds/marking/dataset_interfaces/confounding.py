@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import hypot
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from torch import Tensor
 
 from visiondx.core.errors import InputError
-from visiondx.core.stats import Estimate, crossed, proportion
+from visiondx.core.stats import Estimate, crossed, difference, proportion
 from visiondx.dataset_interfaces.interface import DatasetInterface
 from visiondx.dataset_interfaces.models import Model
 from visiondx.dataset_interfaces.shifts import BASE, PLACE, Shift
 from visiondx.models.device import device_of
-from visiondx_worlds.marking.dataset_interfaces.own import home_of, load_images
+from visiondx.models.pixels import pictures
+from visiondx_worlds.marking.dataset_interfaces.own import first_painted, load_images
 from visiondx_worlds.marking.dataset_interfaces.truth import true_rows
 from visiondx_worlds.worlds.scenes import STATES, scenes
 
@@ -76,13 +75,11 @@ def painted(
         raise InputError(
             f"The shift {shift.name!r} has no threshold: give one with ClipFilter.with_shift."
         )
-    home = home_of(interface, seed, folder)
-    rows = interface.generate(shift, [kind], n, seed, folder=home)
-    rows = rows[(rows["class"] == kind) & (rows["number"] < n)]
+    rows, home = first_painted(interface, shift, n, seed, folder, [kind])
     asked = replace(shift, name=limits.get(shift.caption, BASE))
     scores = rows["class_score"], rows["shift_score"]
     passed = interface.clip.keeps(asked, rows["class"].tolist(), *scores)
-    images = load_images(home / shift.folder, rows["file"].tolist(), interface.painter.size)
+    images = load_images(home, rows["file"].tolist(), interface.painter.size)
     return images, passed
 
 
@@ -116,13 +113,11 @@ def answers(models: Sequence[Model], images: Tensor) -> np.ndarray:
 
     Images are rounded to bytes, as files of them are.
     """
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    pictures = [Image.fromarray(each) for each in pixels]
-    found = []
+    shown, found = pictures(images), []
     for model in models:
         said = []
-        for first in range(0, len(pictures), _BATCH):
-            part = [model.picture(each) for each in pictures[first : first + _BATCH]]
+        for first in range(0, len(shown), _BATCH):
+            part = [model.picture(each) for each in shown[first : first + _BATCH]]
             said.append(model.answer(torch.stack(part).to(device_of(model.target))))
         found.append(torch.cat(said).numpy())
     return np.stack(found)
@@ -141,9 +136,8 @@ def right(models: Sequence[Model], images: Tensor, kind: str) -> np.ndarray:
 def error(estimated: ArrayLike, true: ArrayLike) -> Estimate:
     """|estimated - true accuracy| of one model, from images that were and that should have been.
 
-    The interval of the difference is Newcombe's (1998, method 10), of the two Wilson intervals: it
-    has a width where all images are right, or none. Of the absolute value it is what that leaves:
-    from 0 where the difference may be none.
+    The interval of the difference is Newcombe's (see ``stats.difference``). Of the absolute value
+    it is what that leaves: from 0 where the difference may be none.
 
     Args:
         estimated: (N,) bool, right or not. true: (K,) bool.
@@ -156,11 +150,10 @@ def error(estimated: ArrayLike, true: ArrayLike) -> Estimate:
         raise InputError(
             f"An error needs images of both kinds, got {one.n} estimated and {other.n} true."
         )
-    difference = one.value - other.value
-    low = difference - hypot(one.value - one.low, other.high - other.value)
-    high = difference + hypot(one.high - one.value, other.value - other.low)
+    both = [(each.value, each.low, each.high) for each in (one, other)]
+    value, low, high = difference(*both).tolist()
     least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    return Estimate(abs(difference), least, max(abs(low), abs(high)), one.n)
+    return Estimate(abs(value), least, max(abs(low), abs(high)), one.n)
 
 
 def mean_error(estimated: np.ndarray, true: np.ndarray, seed: int = 0) -> Estimate:

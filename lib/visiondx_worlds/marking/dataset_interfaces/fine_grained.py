@@ -19,14 +19,14 @@ from torch import Tensor
 from visiondx.core.errors import InputError
 from visiondx.core.stats import Estimate, proportion
 from visiondx.dataset_interfaces.interface import DatasetInterface
-from visiondx.dataset_interfaces.shifts import BASE, Shift
+from visiondx.dataset_interfaces.shifts import BASE
 from visiondx.models.encoder import Encoder
 from visiondx.models.painter import Painter
-from visiondx_worlds.marking.dataset_interfaces.own import home_of, load_images, own_interface
+from visiondx_worlds.marking.dataset_interfaces.own import first_painted, load_images, own_interface
 from visiondx_worlds.marking.dataset_interfaces.selection import Selected
 from visiondx_worlds.models.judges import Judges
-from visiondx_worlds.training.class_tokens import breed_rows, data_set
-from visiondx_worlds.worlds.age_groups import own_tones, people
+from visiondx_worlds.training.class_tokens import age_rows, breed_rows, data_set
+from visiondx_worlds.worlds.age_groups import own_tones
 from visiondx_worlds.worlds.animals import BREEDS, LOOK, animals
 from visiondx_worlds.worlds.base import Attributes, World
 from visiondx_worlds.worlds.faces import AGE_RANGES, faces
@@ -140,12 +140,9 @@ def ask(
     """
     found = {}
     for way, interface in ways.items():
-        home = home_of(interface, seed, folder)
-        rows = interface.generate(shift, n=n, seed=seed, folder=home)
-        rows = rows[rows["number"] < n]  # an earlier run may have asked for more
-        below = home / Shift.of(shift).folder
+        rows, home = first_painted(interface, shift, n, seed, folder)
         found[way] = {
-            kind: load_images(below, rows.loc[rows["class"] == kind, "file"].tolist())
+            kind: load_images(home, rows.loc[rows["class"] == kind, "file"].tolist())
             for kind in interface.classes
         }
     return found
@@ -221,9 +218,7 @@ def _kinds(name: str, images: Mapping[str, Tensor]) -> tuple[str, ...]:
 def _rows(data: FineGrained, kind: str, n: int, seed: int) -> Attributes:
     if data.world is animals:
         return breed_rows(kind, n, seed)
-    every = torch.arange(len(AGE_RANGES)).repeat_interleave(n)
-    rows = people(every, own_tones()[every], seed)
-    number = data.numbers[kind]
+    rows, number = age_rows(n, seed), data.numbers[kind]
     return rows[torch.arange(number * n, (number + 1) * n)]
 
 

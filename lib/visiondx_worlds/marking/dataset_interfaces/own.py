@@ -69,6 +69,33 @@ def home_of(interface: DatasetInterface, seed: int, folder: str | Path) -> Path:
     return Path(folder) / f"{kind}-{seed}-{key}"
 
 
+def first_painted(
+    interface: DatasetInterface,
+    shift: str | Shift,
+    n: int,
+    seed: int,
+    folder: str | Path,
+    classes: Sequence[str] | None = None,
+) -> tuple[pd.DataFrame, Path]:
+    """The first n images of each class under a shift, painted unless they are there.
+
+    Args:
+        classes: None for all. folder: keeps them, see ``home_of``.
+
+    Returns:
+        their rows of the manifest, without what an earlier run asked for besides; and the folder
+        that its ``file`` column is below.
+
+    Raises:
+        InputError: see ``DatasetInterface.generate``.
+    """
+    shift = shift if isinstance(shift, Shift) else Shift.of(shift)
+    home = home_of(interface, seed, folder)
+    rows = interface.generate(shift, classes, n, seed, folder=home)
+    asked = (rows["number"] < n) & rows["class"].isin(classes or interface.classes)
+    return rows[asked], home / shift.folder
+
+
 def load_images(folder: str | Path, files: Sequence[str], size: int = 64) -> Tensor:
     """Images of a manifest's ``file`` column, below its folder: (N, 3, size, size) in [0, 1].
 
@@ -117,11 +144,10 @@ def calibrated(
     asked = [shift for shift in asked if shift.caption]
     for shift in asked:
         world_shift(shift)
-    home, found = home_of(interface, seed, folder), {}
+    found = {}
     for shift in tqdm(asked, desc="calibration", mininterval=1.0, disable=len(asked) < 2):
-        rows = interface.generate(shift, n=n, seed=seed, folder=home)
-        rows = rows[rows["number"] < n]  # an earlier run may have asked for more
-        images = load_images(home / shift.folder, rows["file"], interface.painter.size)
+        rows, home = first_painted(interface, shift, n, seed, folder)
+        images = load_images(home, rows["file"], interface.painter.size)
         seen = select(judges, images, rows["class"].tolist(), shift).values["shift"]
         try:
             each = calibrate(rows["shift_score"], seen)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -22,6 +21,7 @@ from visiondx.core.files import atomic_write, digest, result_key
 from visiondx.core.seeds import step_seed
 from visiondx.dataset_interfaces.generation import open_home
 from visiondx.dataset_interfaces.shifts import BASE, BY_NAME, PLACE, Shift
+from visiondx.models.pixels import pictures
 from visiondx_worlds.worlds.base import Attributes, normals
 from visiondx_worlds.worlds.distributions import Distribution
 from visiondx_worlds.worlds.scenes import CLASSES, STATES, scenes
@@ -155,7 +155,6 @@ def write_truth(
         if not lacking:
             continue
         for kind, images in true_images(shift, n, seed, lacking).items():
-            pictures = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-            for k, picture in enumerate(pictures):
+            for k, picture in enumerate(pictures(images)):
                 with atomic_write(home / kind / f"{k:04}.png") as path:
-                    Image.fromarray(picture).save(path)
+                    picture.save(path)

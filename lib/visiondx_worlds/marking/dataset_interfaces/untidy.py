@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from visiondx.core.errors import InputError
+from visiondx.models.pixels import pictures
 
 FEWEST = 8  # images of a class: one of each oddity, and some without
 
@@ -38,8 +39,7 @@ def write_untidy(folder: str | Path, images: Mapping[str, Tensor]) -> dict[str, 
     for name, own in images.items():
         home = folder / name
         (home / "from a friend").mkdir(parents=True, exist_ok=True)
-        pixels = (own * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        upright, size = [Image.fromarray(each) for each in pixels], pixels.shape[1]
+        upright, size = pictures(own), own.shape[2]
         for k, image in enumerate(upright[7:], 7):
             image.save(home / f"{k:03}.png")
         exif = Image.Exif()
@@ -53,7 +53,7 @@ def write_untidy(folder: str | Path, images: Mapping[str, Tensor]) -> dict[str, 
             Image.linear_gradient("L").resize((size, size)).point(lambda v: 255 - v // 2)
         )
         clear.save(home / "004.png")
-        wide = np.pad(pixels[5], ((0, 0), (size // 2, size // 2), (0, 0)), "edge")
+        wide = np.pad(np.asarray(upright[5]), ((0, 0), (size // 2, size // 2), (0, 0)), "edge")
         Image.fromarray(wide).save(home / "005.png")
         upright[6].save(home / "from a friend" / "006.png")
         (home / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
